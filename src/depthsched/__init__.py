@@ -1,0 +1,58 @@
+"""Depth schedules for Llama-family models: how many and which decoder layers run for each generated token.
+
+Importing this package imports neither torch nor transformers and patches nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from .budget import schedule_for_budget
+from .hookspecs import hookimpl
+from .order import LayerOrder
+from .plan import DepthPlan, plan
+from .plugins import parse_order, parse_schedule, registry
+from .schedule import AdaptiveSchedule, DepthSchedule, Signals
+from .settings import setting
+from .shape import ModelShape
+
+if TYPE_CHECKING:
+    from .hf import attach
+    from .models import load_model
+    from .runtime.run import Run, generate
+
+_LAZY = {
+    "attach": ".hf",
+    "load_model": ".models",
+    "Run": ".runtime.run",
+    "generate": ".runtime.run",
+}
+
+__all__ = [
+    "AdaptiveSchedule",
+    "DepthPlan",
+    "DepthSchedule",
+    "LayerOrder",
+    "ModelShape",
+    "Run",
+    "Signals",
+    "attach",
+    "errors",
+    "generate",
+    "hookimpl",
+    "load_model",
+    "parse_order",
+    "parse_schedule",
+    "plan",
+    "registry",
+    "schedule_for_budget",
+    "setting",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The parts that need torch, imported on first use."""
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,77 @@
+"""What the runtime needs of a model family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ..errors import ModelError
+from ..shape import ModelShape
+
+
+class Adapter:
+    """How to find, skip and repair the layers of one model family. Knows no schedule.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model of one of :attr:`families`.
+
+    Attributes
+    ----------
+    name : str, class attribute
+    families : mapping of str to str, class attribute
+        ``config.model_type`` -> what is special about it.
+    """
+
+    name: ClassVar[str] = ""
+    families: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.config = model.config.get_text_config(decoder=True)
+        self.decoder: nn.Module = model.get_decoder()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, bottom first."""
+        layers = getattr(self.decoder, "layers", None)
+        if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
+            raise ModelError(f"{type(self.model).__name__} has no decoder layers to skip; use a causal language model")
+        return layers
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the model, L."""
+        return len(self.layers)
+
+    @property
+    def length_layers(self) -> frozenset[int]:
+        """Layers whose cache length transformers reads for masks and positions: the first of each attention type.
+
+        When one of them is skipped its K and V are written, so that the length stays right.
+        """
+        types = getattr(self.config, "layer_types", None) or ["full_attention"] * self.num_layers
+        return frozenset({0} | {types.index(kind) for kind in set(types)})
+
+    def shape(self) -> ModelShape:
+        """Sizes that decide what a decode step costs."""
+        raise ModelError(f"adapter {self.name!r} does not define shape(self)")
+
+    def write_kv(self, layer: nn.Module, hidden: torch.Tensor, cache: Any, position_embeddings: Any) -> None:
+        """Write K and V of a skipped layer from the state that passes through it.
+
+        Parameters
+        ----------
+        layer : nn.Module
+            The layer that is skipped.
+        hidden : torch.Tensor
+            State passing through, ``[batch, tokens, hidden]``.
+        cache : transformers.Cache
+        position_embeddings : tuple of torch.Tensor
+            ``(cos, sin)`` as the layer itself would get them.
+        """
+        raise ModelError(f"adapter {self.name!r} cannot write K and V of skipped layers; use a nested plan")

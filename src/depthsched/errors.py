@@ -1,0 +1,40 @@
+"""One exception tree. Every message says what was wrong and what to do about it."""
+
+
+class DepthschedError(Exception):
+    """Base of every error that depthsched raises on purpose.
+
+    The command line prints its message on one line and leaves with exit code 2.
+    """
+
+
+class SettingsError(DepthschedError, ValueError):
+    """A setting of a schedule, an order or a plan is missing, malformed or out of range."""
+
+
+class UnknownNameError(DepthschedError, LookupError):
+    """A schedule, order, adapter or model name that nobody registered."""
+
+
+class ScheduleError(DepthschedError, ValueError):
+    """A schedule returned something that is not a depth, or broke what its class declares."""
+
+
+class PlanError(DepthschedError, ValueError):
+    """A plan cannot be built, read or run as asked."""
+
+
+class PluginError(DepthschedError):
+    """A plug-in is broken, or two plug-ins claim the same name."""
+
+
+class ModelError(DepthschedError):
+    """A model cannot be found, loaded or driven layer by layer."""
+
+
+class AttachError(DepthschedError, RuntimeError):
+    """A model is already attached, in use by another thread, or used in a way a plan cannot follow."""
+
+
+class CacheError(DepthschedError, RuntimeError):
+    """A KV cache does not hold what the layers about to read it need."""

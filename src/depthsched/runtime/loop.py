@@ -1,0 +1,117 @@
+"""The decode loop: prefill, choose a depth, step, choose a token, stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from ..errors import CacheError
+from ..plan import DepthPlan
+from .backends import Backend
+from .kv import cache_lengths, refuse_holes
+from .signals import read_signals
+from .trace import StepRecord, Trace
+
+
+class DecodeLoop:
+    """One run of a plan, called by transformers' ``generate`` in place of its own loop.
+
+    transformers prepares logits processors, stopping criteria, the cache and the generation config; the
+    loop below decides depths, drives the backend and keeps the trace.
+    """
+
+    def __init__(self, backend: Backend, plan: DepthPlan, streamer: Any = None) -> None:
+        self.backend = backend
+        self.plan = plan
+        self.streamer = streamer
+        self.trace = Trace(plan, backend.name)
+        self.prefill_seconds = 0.0
+        self.decode_seconds = 0.0
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        cache = kwargs.get("past_key_values")
+        _check_inputs(kwargs, cache)
+        mask = kwargs.get("attention_mask")
+        mask = torch.ones_like(input_ids) if mask is None else mask
+        pick = _Picker(logits_processor, generation_config, stopping_criteria)
+        if self.streamer is not None:
+            self.streamer.put(input_ids.cpu())
+
+        began = last = self._now(input_ids)
+        held = (cache_lengths(cache) or [0])[0]
+        fresh = input_ids[:, held:] if mask.shape[1] == input_ids.shape[1] else input_ids
+        logits = self.backend.prefill(fresh, mask, cache)
+        depth, signals = self.plan.num_layers, None
+        for step in range(generation_config.max_length):
+            tokens = pick(input_ids, logits)
+            input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
+            row = tuple(tokens.tolist())
+            if self.streamer is not None:
+                self.streamer.put(tokens.cpu())
+            now = time.perf_counter()
+            self.trace.steps.append(StepRecord(step, depth, now - last, row, signals))
+            last = now
+            if step == 0:
+                self.prefill_seconds = now - began
+            if pick.finished(input_ids, stopping_criteria):
+                break
+            signals = read_signals(logits) if self.plan.adaptive else None
+            depth = self.plan.decide(step + 1, signals)
+            logits = self.backend.step(tokens, depth)
+        self.decode_seconds = self._now(input_ids) - began - self.prefill_seconds
+        if self.streamer is not None:
+            self.streamer.end()
+        return input_ids
+
+    @staticmethod
+    def _now(tensor: torch.Tensor) -> float:
+        if tensor.is_cuda:
+            torch.cuda.synchronize(tensor.device)
+        return time.perf_counter()
+
+
+class _Picker:
+    """Chooses the next token of every row exactly as transformers does, with the same random draws."""
+
+    def __init__(self, processors: Any, config: Any, stopping_criteria: Any) -> None:
+        self.processors = processors
+        self.sample = bool(config.do_sample)
+        self.pad: Any = getattr(config, "_pad_token_tensor", None)
+        self.has_eos = any(hasattr(c, "eos_token_id") for c in stopping_criteria)
+        self.unfinished: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        # A copy: processors may write in place, and the signals are those of the untouched logits.
+        scores = self.processors(input_ids, logits.to(torch.float32, copy=True))
+        if self.sample:
+            probabilities = torch.softmax(scores, dim=-1)
+            tokens = torch.multinomial(probabilities, num_samples=1).squeeze(1)
+        else:
+            tokens = scores.argmax(dim=-1)
+        if self.has_eos and self.unfinished is not None:
+            tokens = torch.where(self.unfinished, tokens, self.pad)
+        return tokens
+
+    def finished(self, input_ids: torch.Tensor, stopping_criteria: Any) -> bool:
+        alive = ~stopping_criteria(input_ids, None)
+        self.unfinished = alive if self.unfinished is None else self.unfinished & alive
+        return not bool(self.unfinished.any())
+
+
+def _check_inputs(kwargs: dict[str, Any], cache: Any) -> None:
+    if cache is None or kwargs.get("use_cache") is False:
+        raise CacheError("a depth plan needs the KV cache; leave use_cache on")
+    if kwargs.get("inputs_embeds") is not None:
+        raise CacheError("ds.generate takes token ids; use ds.attach with model.generate for inputs_embeds")
+    refuse_holes(cache)

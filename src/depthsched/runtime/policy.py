@@ -1,0 +1,38 @@
+"""Rules that hold for every way of running a plan."""
+
+from __future__ import annotations
+
+from ..adapters import Adapter
+from ..errors import PlanError
+from ..plan import DepthPlan
+
+SKIPPED_KV = ("auto", "write", "omit")
+
+
+def check_plan(plan: DepthPlan, adapter: Adapter) -> None:
+    """Raise unless the plan was resolved for a model of this depth."""
+    if plan.num_layers != adapter.num_layers:
+        raise PlanError(
+            f"the plan is for {plan.num_layers} layers and the model has {adapter.num_layers}; "
+            f"resolve it with num_layers={adapter.num_layers}"
+        )
+
+
+def writes_kv(plan: DepthPlan, skipped_kv: str) -> bool:
+    """Whether skipped layers write K and V.
+
+    ``auto`` writes only where a skipped layer may run again: for plans that are not nested.
+
+    Raises
+    ------
+    PlanError
+        ``omit`` on a plan that is not nested, which would read positions that were never computed.
+    """
+    if skipped_kv not in SKIPPED_KV:
+        raise PlanError(f"skipped_kv={skipped_kv!r} must be one of {', '.join(SKIPPED_KV)}")
+    if skipped_kv == "omit" and not plan.nested:
+        raise PlanError(
+            f"plan {plan.schedule!r} is not nested: its depth can rise, and a layer that runs again would read "
+            "positions it never saw; use skipped_kv='write' or 'auto'"
+        )
+    return skipped_kv == "write" or (skipped_kv == "auto" and not plan.nested)

@@ -1,0 +1,50 @@
+"""The sizes of a model that decide what a decode step costs. Knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a decoder-only model with one repeated layer.
+
+    Attributes
+    ----------
+    num_layers : int
+    layer_params : int
+        Weights of one decoder layer.
+    head_params : int
+        Weights read by the final norm and the LM head at every step.
+    kv_values : int
+        Keys plus values that one token leaves in one layer: ``2 * kv_heads * head_dim``.
+    attention_width : int
+        ``heads * head_dim``.
+    kv_params : int
+        Weights of one layer's key and value projections: what a skipped layer still reads when its K and V are written.
+    weight_bytes, kv_bytes : int
+        Bytes of one weight and of one cached value.
+    """
+
+    num_layers: int
+    layer_params: int
+    head_params: int
+    kv_values: int
+    attention_width: int
+    kv_params: int = 0
+    weight_bytes: int = 2
+    kv_bytes: int = 2
+
+    def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0) -> float:
+        """Bytes one decode step moves: weights of ``layers`` layers, LM head, KV read of ``context`` tokens.
+
+        ``written`` counts skipped layers whose K and V are written all the same.
+        """
+        weights = layers * self.layer_params + self.head_params + written * self.kv_params
+        kv = (layers * context + written) * self.kv_values * batch
+        return weights * self.weight_bytes + kv * self.kv_bytes
+
+    def step_flops(self, layers: int, context: float, batch: int = 1, written: int = 0) -> float:
+        """Floating-point operations of one decode step: two per weight, and attention over ``context`` tokens."""
+        weights = layers * self.layer_params + self.head_params + written * self.kv_params
+        return batch * (2 * weights + layers * 4 * self.attention_width * context)
