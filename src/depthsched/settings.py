@@ -230,16 +230,16 @@ def _check_number(where: str, field: dataclasses.Field[Any], options: tuple[Any,
     too_low = low is not None and (value <= low if field.metadata["low_open"] else value < low)
     too_high = high is not None and (value >= high if field.metadata["high_open"] else value > high)
     if too_low or too_high:
-        raise SettingsError(f"{where} must be {_range(field)}")
+        raise SettingsError(f"{where} must be {_range(field, too_low)}")
     return value
 
 
-def _range(field: dataclasses.Field[Any]) -> str:
+def _range(field: dataclasses.Field[Any], too_low: bool) -> str:
     low, high, meta = field.metadata.get("low"), field.metadata.get("high"), field.metadata
-    if low is not None and high is not None:
+    if low is not None and high is not None and high <= 1:
         left, right = "(" if meta["low_open"] else "[", ")" if meta["high_open"] else "]"
         return f"in {left}{low}, {high}{right}"
-    if low is not None:
+    if too_low:
         return f"{'above' if meta['low_open'] else 'at least'} {low}"
     return f"{'below' if meta['high_open'] else 'at most'} {high}"
 

@@ -38,7 +38,7 @@ class _TokenBar:
 def progress(out: Console, title: str, total: int) -> Iterator[_TokenBar]:
     """A progress bar over tokens, gone when the run ends."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out, transient=True) as bar:
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         yield _TokenBar(bar, bar.add_task(title, total=total))
 
 
