@@ -101,9 +101,10 @@ class Settings:
 
     def spec(self) -> str:
         """The spec string that gives this object back: the name, then the settings that are not at their default."""
+        own_first = sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only))
         parts = [
             f"{spec_key(field)}={_show(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
+            for field in own_first
             if field.default is _MISSING or getattr(self, field.name) != field.default
         ]
         return f"{self.name}:{','.join(parts)}" if parts else self.name
