@@ -96,7 +96,7 @@ class Attachment:
         return generate
 
     def _prefill(self, original: Any) -> Any:
-        """Marks every forward of a prefill: transformers before 5.23 does not name the chunks of a chunked one."""
+        """Marks every forward of a prefill: older transformers do not name the chunks of a chunked one."""
 
         @functools.wraps(original)
         def prefill(*args: Any, **kwargs: Any) -> Any:
