@@ -13,6 +13,9 @@ from hypothesis.errors import HypothesisException, Unsatisfiable
 T = TypeVar("T")
 
 
+SETTINGS = "settings"
+
+
 class Finding(AssertionError):
     """A broken rule. ``check`` names the check whose rule it is, which may not be the one that met it."""
 
@@ -97,7 +100,7 @@ def smallest_finding(
         probe()
     except Unsatisfiable:
         return Finding(
-            name, "no settings were found that the class accepts; give its fields ranges with setting(low=, high=)"
+            SETTINGS, "no settings were found that the class accepts; give its fields ranges with setting(low=, high=)"
         )
     except (Finding, HypothesisException, BaseExceptionGroup):
         # Hypothesis runs its smallest example last. A check that fails only sometimes ends in an error of
@@ -105,6 +108,8 @@ def smallest_finding(
         if not last:
             raise
         return last[-1]
+    except Exception as error:  # before the check: the class itself fails on settings that its fields allow
+        return Finding(SETTINGS, f"cannot be made from its settings: {type(error).__name__}: {one_line(error)}")
     return None
 
 
@@ -118,6 +123,9 @@ def run_checks(subject: str, kind: str, finders: dict[str, Callable[[], Finding 
     """Run named checks in order. One that met another check's finding is not repeated, only referred to."""
     results: list[CheckResult] = []
     for name, find in finders.items():
+        if any(result.name == SETTINGS and not result.passed for result in results):
+            results.append(CheckResult(name, False, f"not checked, because {SETTINGS} failed; fix that first"))
+            continue
         finding = find()
         if finding is None:
             results.append(CheckResult(name, True, ""))
