@@ -24,6 +24,8 @@ class CompiledBackend:
         The layers that run at each depth.
     write_kv : bool
         Whether skipped layers write K and V from the passed-through state.
+    batch : int
+        Rows of the run.
     max_tokens : int
         Most tokens the run can hold, prompt included.
 
@@ -36,6 +38,7 @@ class CompiledBackend:
     """
 
     name = "compiled"
+    capacity = 0  # tokens to make room for at once; the buffers grow from there
 
     def __init__(
         self,
@@ -43,14 +46,18 @@ class CompiledBackend:
         keep_sets: Mapping[int, tuple[int, ...]],
         *,
         write_kv: bool = False,
+        batch: int = 1,
         max_tokens: int = 0,
     ) -> None:
         self.adapter, self.keep_sets, self.write_kv = adapter, keep_sets, write_kv
+        self.batch, self.max_tokens = batch, max_tokens
         self.lean = lean_model(adapter, max_tokens)
         self.switch = LayerSwitch(adapter)
         self.compile_seconds = 0.0
 
     def __enter__(self) -> Self:
+        self._kernels: LeanKernels = kernels_for(self.lean, self.batch, write=self.write_kv)
+        self.compile_seconds = self._kernels.seconds
         self.switch.__enter__()  # nobody else may run a plan on the model meanwhile
         return self
 
@@ -60,7 +67,7 @@ class CompiledBackend:
         self.switch.__exit__(*exc)
 
     def prefill(self, input_ids: Tensor, attention_mask: Tensor, cache: Any) -> Tensor:
-        batch, device = len(input_ids), input_ids.device
+        device = input_ids.device
         positions = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
         output = self.adapter.model(
             input_ids=input_ids,
@@ -71,12 +78,10 @@ class CompiledBackend:
             logits_to_keep=1,
             return_dict=True,
         )
-        self._kernels: LeanKernels = kernels_for(self.lean, batch, write=self.write_kv)
-        self.compile_seconds = self._kernels.seconds
-        self.kv = StaticKV(cache, attention_mask)
+        self.kv = StaticKV(cache, attention_mask, self.capacity)
         # Where a row is is the slot less its padding: the one number that changes with every step.
         self._padding = self.kv.length - 1 - positions[:, -1]
-        self._tokens = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._tokens = torch.zeros(self.batch, dtype=torch.int64, device=device)
         self._slot = torch.zeros(1, dtype=torch.int64, device=device)
         self._set_windows()
         logits: Tensor = output.logits[:, -1]

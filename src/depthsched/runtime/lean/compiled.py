@@ -91,7 +91,11 @@ def _problem(name: str, model: LeanModel, batch: int) -> tuple[Callable[..., Ten
             (x, angle, angle.clone(), slot, bias, held, held.clone(), *weights),
             [4, 5, 6],
         )
-    return functools.partial(ops.write_only, spec), (x, angle, angle.clone(), slot, held, held.clone(), *weights), [4, 5]
+    return (
+        functools.partial(ops.write_only, spec),
+        (x, angle, angle.clone(), slot, held, held.clone(), *weights),
+        [4, 5],
+    )
 
 
 class _Traced(nn.Module):

@@ -35,8 +35,8 @@ class StaticKV:
         self.values: list[Tensor] = []
         room = _blocks(max(capacity, self.length + 1))
         for layer in cache.layers:
-            self.keys.append(_time_first(layer.keys, room))
-            self.values.append(_time_first(layer.values, room))
+            self.keys.append(_time_first(layer.keys[:, :, : self.length], room))
+            self.values.append(_time_first(layer.values[:, :, : self.length], room))
             layer.keys = layer.keys[:, :, :0].clone()
             layer.values = layer.values[:, :, :0].clone()
         # Minus infinity keeps padding and slots not yet filled out of the softmax; a slot opens when it is written.

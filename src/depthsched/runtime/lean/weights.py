@@ -49,6 +49,11 @@ class LeanModel:
     rotary: Any
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes of the weights that a full-depth step reads."""
+        return sum(t.numel() * t.element_size() for row in (*self.layers, self.head) for t in row)
+
+    @property
     def kernel_key(self) -> tuple[Any, ...]:
         """What decides the compiled code: equal keys share it."""
         shapes = tuple(tuple(t.shape) for t in (*self.layers[0], *self.head))
@@ -67,7 +72,8 @@ def lean_model(adapter: Adapter, max_tokens: int) -> LeanModel:
         With the reason, before anything is changed.
     """
     layers = list(adapter.layers)
-    model, decoder = adapter.model, adapter.decoder
+    model = adapter.model
+    decoder: Any = adapter.decoder
     _check(adapter, layers, max_tokens)
     spec = _spec(layers[0])
     with torch.no_grad():
@@ -139,12 +145,14 @@ def fused(parts: list[Any]) -> Tensor:
     Parts that are such views already are only looked at through the buffer they share.
     """
     rows = sum(len(p) for p in parts)
-    first = parts[0].detach()
+    first: Tensor = parts[0].detach()
     if _adjacent(parts):
         return first.as_strided((rows, *first.shape[1:]), first.stride())
     whole = torch.cat([p.detach() for p in parts])
-    for part, view in zip(parts, whole.split([len(p) for p in parts]), strict=True):
-        part.data = view
+    start = 0
+    for part in parts:
+        part.data = whole[start : start + len(part)]
+        start += len(part)
     return whole
 
 
@@ -159,7 +167,8 @@ def _adjacent(parts: list[Any]) -> bool:
 
 
 def _check(adapter: Adapter, layers: list[Any], max_tokens: int) -> None:
-    model, decoder, config = adapter.model, adapter.decoder, adapter.config
+    model, config = adapter.model, adapter.config
+    decoder: Any = adapter.decoder
     output = model.get_output_embeddings()
     for module in (model, decoder, decoder.norm, decoder.rotary_emb, *layers):
         _check_class(module)
