@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,23 +147,24 @@ class DepthPlan:
         ------
         PlanError
             The text is not JSON, or not a consistent plan.
+        UnknownNameError
+            The schedule of an adaptive plan is not installed.
         """
         try:
             values = dict(json.loads(data) if isinstance(data, str) else data)
-            decider = parse_schedule(values["schedule"]) if values.get("adaptive") else None
             return cls(
                 schedule=str(values["schedule"]),
                 order=str(values["order"]),
-                num_layers=int(values["num_layers"]),
-                horizon=int(values["horizon"]),
-                depths=tuple(int(d) for d in values["depths"]),
-                drop_order=tuple(int(d) for d in values["drop_order"]),
+                num_layers=operator.index(values["num_layers"]),
+                horizon=operator.index(values["horizon"]),
+                depths=tuple(operator.index(d) for d in values["depths"]),
+                drop_order=tuple(operator.index(d) for d in values["drop_order"]),
                 notes=tuple(str(n) for n in values.get("notes", ())),
-                decider=decider if isinstance(decider, AdaptiveSchedule) else None,
+                decider=_decider(str(values["schedule"])) if values.get("adaptive") else None,
             )
+        except PlanError:
+            raise
         except (ValueError, TypeError, KeyError) as error:
-            if isinstance(error, PlanError):
-                raise
             raise PlanError(f"not a depth plan: {type(error).__name__}: {error}") from error
 
     @property
@@ -245,6 +247,15 @@ def _resolve(schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizo
         notes=tuple(notes),
         decider=schedule if isinstance(schedule, AdaptiveSchedule) else None,
     )
+
+
+def _decider(spec: str) -> AdaptiveSchedule:
+    schedule = parse_schedule(spec)
+    if not isinstance(schedule, AdaptiveSchedule):
+        raise PlanError(
+            f"the plan says that it is adaptive, but schedule {spec!r} is not; read it from its source again"
+        )
+    return schedule
 
 
 def _validate(plan: DepthPlan) -> None:

@@ -14,7 +14,8 @@ import depthsched as ds
 from depthsched import testing
 from depthsched.errors import SettingsError, UnknownNameError
 
-from .zoo import WRONG_ORDERS, WRONG_SCHEDULES
+from .zoo import WRONG_SCHEDULES
+from .zoo_orders import WRONG_ORDERS
 
 SCHEDULES = sorted(name for name, entry in ds.registry().schedules.items() if entry.origin.plugin == "depthsched")
 ORDERS = sorted(name for name, entry in ds.registry().orders.items() if entry.origin.plugin == "depthsched")

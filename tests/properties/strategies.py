@@ -41,7 +41,7 @@ def short_specs(draw: st.DrawFn, num_layers: int, steps: int) -> str:
         "full": [],
         "d3": [f"alpha={draw(st.floats(0.5, 0.99))}"],
         "constant": [f"depth={depth}"],
-        "linear": [f"end={depth}"] + draw(st.sampled_from([[], ["over=4"]])),
+        "linear": [f"end={depth}", *draw(st.sampled_from([[], ["over=4"]]))],
         "step": [f"at={first}+{first + 2},drop={drop}+{min(drop + 2, num_layers)}"],
         "confidence": [f"depth={depth},margin={draw(st.floats(0, 0.5))}"],
     }[name]

@@ -121,16 +121,18 @@ def one_line(value: object, limit: int = 160) -> str:
 
 def run_checks(subject: str, kind: str, finders: dict[str, Callable[[], Finding | None]]) -> CheckReport:
     """Run named checks in order. One that met another check's finding is not repeated, only referred to."""
-    results: list[CheckResult] = []
+    found: dict[str, Finding | None] = {}
     for name, find in finders.items():
-        if any(result.name == SETTINGS and not result.passed for result in results):
-            results.append(CheckResult(name, False, f"not checked, because {SETTINGS} failed; fix that first"))
-            continue
-        finding = find()
-        if finding is None:
-            results.append(CheckResult(name, True, ""))
-        elif finding.check != name and any(r.name == finding.check and not r.passed for r in results):
-            results.append(CheckResult(name, False, f"not checked, because {finding.check} failed; fix that first"))
-        else:
-            results.append(CheckResult(name, False, str(finding)))
+        unmade = found.get(SETTINGS)
+        found[name] = Finding(SETTINGS, str(unmade)) if unmade is not None else find()
+    results = [CheckResult(name, finding is None, _message(name, finding, found)) for name, finding in found.items()]
     return CheckReport(subject, kind, tuple(results))
+
+
+def _message(name: str, finding: Finding | None, found: dict[str, Finding | None]) -> str:
+    if finding is None:
+        return ""
+    owner = found.get(finding.check)
+    if finding.check != name and owner is not None and owner.check == finding.check:
+        return f"not checked, because {finding.check} failed; fix that first"
+    return str(finding)

@@ -46,7 +46,7 @@ def _call(schedule: DepthSchedule, case: Case, steps: Any, check: str) -> Any:
             "finite", f"{where}: overflows ({one_line(error)}); use a formula that stays finite up to step 10**6"
         ) from error
     except Exception as error:
-        asked = f"the array of steps {one_line(steps, 24)}" if np.ndim(steps) else f"step {steps}"
+        asked = f"an array of {len(steps)} steps" if np.ndim(steps) else f"step {steps}"
         raise Finding(
             check,
             f"{_at(case)}: depth() fails on {asked} with {type(error).__name__}: {one_line(error, 90)}; {_USE_NUMPY}",
