@@ -81,6 +81,7 @@ def layer_map(theme: str) -> None:
     for layer, text in ((0.5, "head core"), (LAYERS - 1.5, "tail core")):
         axes.annotate(text, (HORIZON, layer), xytext=(8, 0), textcoords="offset points", color=look["ink"], va="center")
     axes.annotate("skipped", (HORIZON * 0.8, LAYERS / 2), color=look["ink"], ha="center", va="center")
+    axes.grid(visible=False)
     axes.set(yticks=[0, 8, 16, 24, LAYERS - 1])
     axes.set_xlabel("step (generated token)", color=look["ink"])
     axes.set_ylabel(f"layer ({core} core, {LAYERS - core} flex)", color=look["ink"])

@@ -35,9 +35,9 @@ def schedules_page() -> str:
         NOTE,
         "What depthsched brings. `depthsched list` shows these and whatever the installed plug-ins add.\n",
         "## Schedules\n",
-        f"The curve is the depth over {TOKENS} tokens on {LAYERS} layers, for the spec beside it.\n",
+        f"The curve is the depth over {TOKENS} tokens on {LAYERS} layers, for the spec above it.\n",
         _table(
-            ["name", "what it does", "spec", "curve", "depth may rise", "paper"],
+            ["name", "what it does", "example", "depth may rise", "paper"],
             [_schedule_row(entry.value) for entry in entries.values()],
         ),
         "### Settings of every schedule\n",
@@ -64,8 +64,9 @@ def _schedule_row(cls: type[ds.DepthSchedule]) -> list[str]:
     schedule = ds.schedule_for_budget(cls.name, 24, num_layers=LAYERS, horizon=TOKENS) if budget else cls()
     plan = ds.plan(schedule, num_layers=LAYERS, horizon=TOKENS)
     rises = "no" if cls.monotone else "yes"
-    curve = f'<span class="curve">{plan.to_text(20)}</span>'
-    return [f"[`{cls.name}`](#{cls.name})", _code(describe(cls)), f"`{schedule.spec()}`", curve, rises, _paper(cls)]
+    curve = f'<span class="curve">{plan.to_text(24)}</span>'
+    example = f"`{schedule.spec()}`<br>{curve}"
+    return [f"[`{cls.name}`](#{cls.name})", _code(describe(cls)), example, rises, _paper(cls)]
 
 
 def _order_row(cls: type[ds.LayerOrder]) -> list[str]:

@@ -34,7 +34,7 @@ class Block:
 
     def commands(self, program: str) -> list[str]:
         """The lines of a shell block that start with ``program``."""
-        lines = self.body.replace("\\\n", " ").splitlines() if self.language == "console" else []
+        lines = self.body.replace("\\\n", " ").splitlines() if self.language == "sh" else []
         return [line for line in lines if line.split(" ", 1)[0] == program]
 
 

