@@ -36,7 +36,7 @@ def generate(
     model: ModelOption = "smollm2",
     schedule: ScheduleOption = "d3",
     order: OrderOption = None,
-    backend: Annotated[str, typer.Option("--backend", help="auto or eager.")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", help="auto, eager, compiled or cuda-graph.")] = "auto",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")] = 128,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random draws when sampling.")] = 0,
     temperature: Annotated[float, typer.Option("--temperature", "-t", help="0 decodes greedily.")] = 0.0,

@@ -22,11 +22,11 @@ class DecodeLoop:
     loop below decides depths, drives the backend and keeps the trace.
     """
 
-    def __init__(self, backend: Backend, plan: DepthPlan, streamer: Any = None) -> None:
+    def __init__(self, backend: Backend, plan: DepthPlan, streamer: Any = None, reason: str = "") -> None:
         self.backend = backend
         self.plan = plan
         self.streamer = streamer
-        self.trace = Trace(plan, backend.name)
+        self.trace = Trace(plan, backend.name, reason, backend.compile_seconds)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
 

@@ -8,18 +8,16 @@ from typing import Any
 
 import torch
 
-from ..adapters import Adapter, adapter_for
+from ..adapters import adapter_for
 from ..errors import PlanError
 from ..plan import DepthPlan, cost_ratio
 from ..plan import plan as make_plan
 from ..schedule import DepthSchedule
 from ..shape import ModelShape
-from .backends import Backend, EagerBackend
+from .backends import make_backend
 from .loop import DecodeLoop
 from .policy import check_plan, writes_kv
 from .trace import Trace
-
-BACKENDS = ("auto", "eager")
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,8 @@ class Run:
             "prefill_seconds": self.prefill_seconds,
             "decode_seconds": self.decode_seconds,
             "backend": self.trace.backend,
+            "backend_reason": self.trace.reason,
+            "compile_seconds": self.trace.compile_seconds,
             "schedule": self.plan.schedule,
             "order": self.plan.order,
         }
@@ -137,7 +137,8 @@ def generate(
     order : str or LayerOrder, optional
         Order for a spec or schedule.
     backend : str
-        ``auto`` or ``eager``.
+        ``eager``, ``compiled``, ``cuda-graph`` or ``auto``, which picks one by device and length. A model that
+        the fast ones cannot run runs in eager; ``trace.reason`` says why a backend was used.
     skipped_kv : str
         Whether skipped layers write K and V: ``auto`` (when the plan is not nested), ``write`` or ``omit``.
     force : bool
@@ -156,8 +157,17 @@ def generate(
     ids, mask = _inputs(inputs, model.device)
     _refuse_modes(generate_kwargs)
     write = writes_kv(plan, skipped_kv)
-    with _make_backend(backend, adapter, plan, write) as engine:
-        loop = DecodeLoop(engine, plan, streamer)
+    chosen, reason = make_backend(
+        backend,
+        adapter,
+        plan,
+        write_kv=write,
+        batch=len(ids) * (generate_kwargs.get("num_return_sequences") or 1),
+        max_tokens=ids.shape[1] + max_new_tokens,
+        own_cache=any(generate_kwargs.get(k) is not None for k in ("past_key_values", "cache_implementation")),
+    )
+    with chosen as engine:
+        loop = DecodeLoop(engine, plan, streamer, reason)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(
             model,
@@ -186,12 +196,6 @@ def as_plan(plan: DepthPlan | DepthSchedule | str, order: Any, num_layers: int, 
             raise PlanError("this plan has its order already; give the order when you make the plan")
         return plan
     return make_plan(plan, order, num_layers=num_layers, horizon=horizon)
-
-
-def _make_backend(name: str, adapter: Adapter, plan: DepthPlan, write_kv: bool) -> Backend:
-    if name not in BACKENDS:
-        raise PlanError(f"unknown backend {name!r}; use one of {', '.join(BACKENDS)}")
-    return EagerBackend(adapter, plan.keep_sets, write_kv=write_kv)
 
 
 def _inputs(inputs: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,10 +36,22 @@ class StepRecord:
 
 @dataclass
 class Trace:
-    """The steps of one run, in order."""
+    """The steps of one run, in order.
+
+    Attributes
+    ----------
+    plan : DepthPlan
+    backend : str
+        What executed the steps, and in ``reason`` why it was this one.
+    compile_seconds : float
+        Spent on compiling before the run; not part of any step.
+    steps : list of StepRecord
+    """
 
     plan: DepthPlan
     backend: str = "eager"
+    reason: str = ""
+    compile_seconds: float = 0.0
     steps: list[StepRecord] = field(default_factory=list)
 
     @property

@@ -11,6 +11,8 @@ class Backend(Protocol):
     """Executes the prefill and single steps of one run. A context manager: the model is as before on exit."""
 
     name: str
+    compile_seconds: float
+    """What compiling took on entering this run; 0 where nothing is compiled."""
 
     def __enter__(self) -> Self: ...
 

@@ -24,6 +24,7 @@ class EagerBackend:
     """
 
     name = "eager"
+    compile_seconds = 0.0
 
     def __init__(self, adapter: Adapter, keep_sets: Mapping[int, tuple[int, ...]], *, write_kv: bool = False) -> None:
         self.model = adapter.model

@@ -1,0 +1,7 @@
+"""Paired comparisons of plans and backends on one machine."""
+
+from .compare import compare
+from .results import BenchResult, BenchRow, Interval
+from .shapes import SHAPES, random_model
+
+__all__ = ["SHAPES", "BenchResult", "BenchRow", "Interval", "compare", "random_model"]

@@ -1,0 +1,37 @@
+"""A comparison as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import SettingsError
+from .results import BenchResult
+
+
+def save_chart(result: BenchResult, path: Path) -> None:
+    """Write tokens a second of every row, with their intervals, as a PNG file.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    rows = result.rows[::-1]
+    figure = Figure(figsize=(8, 0.4 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    middles = [row.tokens_per_second.median for row in rows]
+    errors = [
+        [max(m - row.tokens_per_second.low, 0) for m, row in zip(middles, rows, strict=True)],
+        [max(row.tokens_per_second.high - m, 0) for m, row in zip(middles, rows, strict=True)],
+    ]
+    kinds = sorted({row.backend for row in rows})
+    colours = [f"C{kinds.index(row.backend)}" for row in rows]
+    axes.barh([f"{row.plan} ({row.backend})" for row in rows], middles, xerr=errors, color=colours)
+    axes.set_xlabel("tokens per second, median and 95% interval")
+    axes.set_title(f"{result.context.get('model', '')}, {result.context['dtype']}, {result.context['machine']}")
+    try:
+        figure.savefig(path, format="png", dpi=120)
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror}") from error

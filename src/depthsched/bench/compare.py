@@ -1,0 +1,185 @@
+"""Plans and backends side by side: every round runs all of them once, so that what slows the machine hits all alike."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..plan import DepthPlan
+from ..runtime.run import Run, generate
+from ..shape import ModelShape
+from .clock import StepClock, copy_bandwidth, peak_bytes, reset_peak
+from .results import BenchResult, BenchRow, Interval
+
+BASELINE = "transformers"
+
+
+@dataclass
+class _Arm:
+    """One thing that is compared, and what its runs showed."""
+
+    name: str
+    backend: str
+    run: Callable[[], tuple[float, Any, Run | None]]
+    seconds: list[float] = field(default_factory=list)
+    warmup: float = 0.0
+    compiling: float = 0.0
+    peak: int = 0
+    tokens: Any = None
+    record: Run | None = None
+
+
+def compare(
+    model: Any,
+    inputs: Mapping[str, torch.Tensor],
+    plans: Mapping[str, DepthPlan],
+    backends: Sequence[str],
+    *,
+    tokens: int = 128,
+    repeats: int = 5,
+    baseline: bool = True,
+    command: str = "",
+    context: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> BenchResult:
+    """Measure plans on backends, paired and interleaved in this process.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    inputs : mapping
+        ``input_ids`` and ``attention_mask``, ``[batch, tokens]``, padded on the left.
+    plans : mapping of str to DepthPlan
+        By the name they get in the result; it must hold ``full``, which the others are compared with.
+    backends : sequence of str
+    tokens, repeats : int
+        New tokens of each run, and measured rounds. The first run of each arm is a warm-up and not counted.
+    baseline : bool
+        Whether transformers' own ``generate`` takes part.
+    progress : callable
+        Told the name of every run before it starts.
+    """
+    options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+    arms = [_Arm("full", BASELINE, lambda: _transformers(model, inputs, options))] if baseline else []
+    for backend in backends:
+        for name, plan in plans.items():
+            arms.append(_Arm(name, backend, lambda p=plan, b=backend: _ours(model, inputs, p, b, options)))  # type: ignore[misc]
+    for arm in arms:
+        progress(f"warm-up: {arm.name}, {arm.backend}")
+        began = time.perf_counter()
+        _, arm.tokens, arm.record = arm.run()
+        arm.warmup = time.perf_counter() - began
+        arm.compiling = arm.record.trace.compile_seconds if arm.record else 0.0
+    for turn in range(repeats):
+        # Back and forth, so that no arm always follows the same one.
+        for arm in arms if turn % 2 == 0 else reversed(arms):
+            progress(f"round {turn + 1} of {repeats}: {arm.name}, {arm.backend}")
+            reset_peak(model.device)
+            seconds, _, arm.record = arm.run()
+            arm.seconds.append(seconds)
+            arm.peak = max(arm.peak, peak_bytes(model.device))
+    found = _context(model, inputs, tokens, repeats) | dict(context or {})
+    return BenchResult(command, found, _rows(arms, _shape(model), inputs, tokens))
+
+
+def _ours(model: Any, inputs: Any, plan: DepthPlan, backend: str, options: Any) -> tuple[float, Any, Run]:
+    run = generate(model, inputs, plan, backend=backend, **options)
+    return run.decode_seconds, run.tokens, run
+
+
+def _transformers(model: Any, inputs: Any, options: Any) -> tuple[float, Any, None]:
+    clock = StepClock()
+    output = type(model).generate(model, **inputs, logits_processor=[clock], **options)
+    return clock.decode_seconds, output[:, inputs["input_ids"].shape[1] :].cpu(), None
+
+
+def _rows(arms: list[_Arm], shape: ModelShape, inputs: Any, tokens: int) -> tuple[BenchRow, ...]:
+    batch, prompt = inputs["input_ids"].shape
+    base = next((arm for arm in arms if arm.backend == BASELINE), None)
+    rows = []
+    for arm in arms:
+        full = next(a for a in arms if a.name == "full" and a.backend == arm.backend)
+        speedup = _ratio(full, arm)
+        run = arm.record
+        depths = run.trace.decode_depths if run else [shape.num_layers] * (tokens - 1)
+        written = [(shape.num_layers - d) * run.wrote_kv if run else 0 for d in depths]
+        moved = sum(
+            shape.step_bytes(d, prompt + i, batch, w) for i, (d, w) in enumerate(zip(depths, written, strict=True), 1)
+        )
+        theory = run.bytes_speedup if run else 1.0
+        typical = Interval.of(arm.seconds).median
+        rows.append(
+            BenchRow(
+                plan=arm.name,
+                backend=run.trace.backend if run else BASELINE,
+                reason=run.trace.reason if run else "the baseline",
+                batch=batch,
+                mean_depth=sum(depths) / len(depths),
+                theoretical_layers=run.layer_speedup if run else 1.0,
+                theoretical_bytes=theory,
+                tokens_per_second=Interval.of([batch * len(depths) / s for s in arm.seconds]),
+                speedup_vs_full=speedup,
+                realised=speedup.median / theory,
+                vs_transformers=_ratio(base, arm) if base else None,
+                gb_per_s=moved / typical / 1e9,
+                peak_memory_bytes=arm.peak,
+                compile_seconds=arm.compiling,
+                warmup_seconds=arm.warmup,
+                equal_tokens=_equal(arms, arm),
+            )
+        )
+    return tuple(rows)
+
+
+def _ratio(slow: _Arm, fast: _Arm) -> Interval:
+    return Interval.of([a / b for a, b in zip(slow.seconds, fast.seconds, strict=True)])
+
+
+def _equal(arms: list[_Arm], arm: _Arm) -> float | None:
+    """Share of tokens equal to the plain run of the same plan, before each row's first difference."""
+    plain = [a for a in arms if a.name == arm.name and a.backend in (BASELINE, "eager") and a is not arm]
+    if not plain:
+        return None
+    same = (plain[0].tokens == arm.tokens).int().cumprod(dim=1)
+    return float(same.float().mean())
+
+
+def _shape(model: Any) -> ModelShape:
+    from ..adapters import adapter_for
+
+    return adapter_for(model).shape()
+
+
+def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, Any]:
+    import transformers
+
+    from ..plugins import version
+
+    device = model.device
+    machine = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cores()}-core {platform.machine()} CPU"
+    )
+    return {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": device.type,
+        "machine": machine,
+        "threads": torch.get_num_threads(),
+        "tokens": tokens,
+        "repeats": repeats,
+        "batch": len(inputs["input_ids"]),
+        "prompt_tokens": inputs["input_ids"].shape[1],
+        "copy_gb_per_s": copy_bandwidth(device) / 1e9,
+        "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "versions": {"depthsched": version(), "torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def _cores() -> int:
+    import os
+
+    return os.cpu_count() or 1

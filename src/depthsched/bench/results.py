@@ -1,0 +1,124 @@
+"""What a comparison found, as data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import SettingsError
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A median and its 95% bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """The interval of a sample; the resampling is seeded, so equal samples give equal intervals."""
+        sample = np.asarray(values, dtype=float)
+        picks = np.random.default_rng(0).integers(len(sample), size=(_RESAMPLES, len(sample)))
+        low, high = np.quantile(np.median(sample[picks], axis=1), [0.025, 0.975])
+        return cls(float(np.median(sample)), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One plan on one backend.
+
+    Attributes
+    ----------
+    plan, backend, reason : str
+        ``reason`` says why this backend ran; the baseline is backend ``transformers``.
+    batch : int
+    mean_depth : float
+        Of the decode steps.
+    theoretical_layers, theoretical_bytes : float
+        What full depth costs over what the plan costs, in layers and in bytes moved.
+    tokens_per_second : Interval
+        Decoded tokens of all rows.
+    speedup_vs_full : Interval
+        Over full depth in the same backend, pair by pair.
+    realised : float
+        Median speed-up over the theoretical one by bytes.
+    vs_transformers : Interval or None
+        Over transformers' ``generate`` at full depth, pair by pair; None without that baseline.
+    gb_per_s : float
+        Bytes that the steps had to move, in 1e9 a second.
+    peak_memory_bytes : int
+    compile_seconds, warmup_seconds : float
+        Of the first run, which is not measured; the second includes the first.
+    equal_tokens : float or None
+        Share of equal tokens before the first difference, against the same plan in eager or transformers.
+    """
+
+    plan: str
+    backend: str
+    reason: str
+    batch: int
+    mean_depth: float
+    theoretical_layers: float
+    theoretical_bytes: float
+    tokens_per_second: Interval
+    speedup_vs_full: Interval
+    realised: float
+    vs_transformers: Interval | None
+    gb_per_s: float
+    peak_memory_bytes: int
+    compile_seconds: float
+    warmup_seconds: float
+    equal_tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """A comparison: its rows, and what they were measured on.
+
+    Attributes
+    ----------
+    command : str
+        What makes this result again.
+    context : mapping
+        Model, dtype, device, machine, threads, versions, tokens, repeats, prompt tokens, copy bandwidth.
+    rows : tuple of BenchRow
+    """
+
+    command: str
+    context: Mapping[str, Any]
+    rows: tuple[BenchRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        return {"command": self.command, **self.context, "rows": [asdict(row) for row in self.rows]}
+
+    @classmethod
+    def from_json(cls, text: str) -> BenchResult:
+        """Read a result back.
+
+        Raises
+        ------
+        SettingsError
+            The text is not such a result.
+        """
+        try:
+            data = dict(json.loads(text))
+            rows = tuple(_row(dict(row)) for row in data.pop("rows"))
+            return cls(str(data.pop("command")), data, rows)
+        except (ValueError, TypeError, KeyError) as error:
+            raise SettingsError(f"not a result of depthsched bench: {type(error).__name__}: {error}") from error
+
+
+def _row(values: dict[str, Any]) -> BenchRow:
+    for name in ("tokens_per_second", "speedup_vs_full", "vs_transformers"):
+        if values[name] is not None:
+            values[name] = Interval(**values[name])
+    return BenchRow(**values)
