@@ -8,7 +8,7 @@ OLDEST_TRANSFORMERS := 5.17.0
 .PHONY: demo test setup lint types unit oldest docs evidence clean
 
 demo: setup
-	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998 --max-new-tokens 64 --compare
+	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
 
 test: lint types unit oldest docs
 

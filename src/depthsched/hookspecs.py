@@ -30,7 +30,7 @@ def register_orders(register: Callable[[type[LayerOrder]], None]) -> None:
 def register_adapters(register: Callable[[Any], None]) -> None:
     """Offer model families: call ``register(MyAdapter)`` once for each :class:`depthsched.adapters.Adapter` class.
 
-    Called when a model is first used, so importing torch here is fine.
+    Called when a model is first used and by ``depthsched list``, so import torch inside the methods.
     """
 
 

@@ -208,6 +208,14 @@ def plan(
         raise PlanError(f"num_layers={num_layers} must be at least 1")
     if not 1 <= horizon <= 10**7:
         raise PlanError(f"horizon={horizon} must be between 1 and 10 million tokens")
+    schedule, order = parse_plan(schedule, order)
+    return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon)
+
+
+def parse_plan(
+    schedule: str | DepthSchedule, order: str | LayerOrder | None = None
+) -> tuple[DepthSchedule, LayerOrder]:
+    """The schedule and the order that ``schedule[@order]`` names; ``order`` is the default for the second."""
     if isinstance(schedule, str):
         text, at, own_order = schedule.partition("@")
         order = own_order if at else order
@@ -216,9 +224,8 @@ def plan(
         raise PlanError(
             f"{schedule!r} is not a schedule; give a spec such as 'd3:alpha=0.995' or a DepthSchedule object"
         )
-    order = order if order is not None else DEFAULT_ORDER
-    order = parse_order(order) if isinstance(order, str) else order
-    return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon)
+    order = DEFAULT_ORDER if order is None else order
+    return schedule, parse_order(order) if isinstance(order, str) else order
 
 
 def _resolve(schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizon: int) -> DepthPlan:

@@ -72,7 +72,7 @@ class Registry:
             message += f" (not loaded: {', '.join(self.failures)}; see depthsched doctor)"
         raise UnknownNameError(message)
 
-    def call(self, hook: str, make_register: Callable[[str], Callable[[Any], None]]) -> None:
+    def call(self, hook: str, argument_for: Callable[[str], Any], argument: str = "register") -> None:
         """Call one hook plug-in by plug-in, so that one that fails is named and does not stop the rest."""
         for name, plugin in list(self.manager.list_name_plugin()):
             if plugin is None:
@@ -80,7 +80,7 @@ class Registry:
             others = [p for n, p in self.manager.list_name_plugin() if p is not None and n != name]
             caller = self.manager.subset_hook_caller(hook, remove_plugins=others)
             try:
-                caller(register=make_register(name))
+                caller(**{argument: argument_for(name)})
             except PluginError:
                 raise
             except Exception as error:  # a plug-in's own fault, reported under its name
@@ -137,7 +137,7 @@ def registry() -> Registry:
 
 @functools.cache
 def adapter_classes() -> dict[str, Entry]:
-    """Every registered adapter class by name. Imports torch, so only models need it."""
+    """Every registered adapter class by name."""
     from .adapters.base import Adapter
 
     entries: dict[str, Entry] = {}

@@ -101,9 +101,10 @@ class Settings:
 
     def spec(self) -> str:
         """The spec string that gives this object back: the name, then the settings that are not at their default."""
+        own_first = sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only))
         parts = [
             f"{spec_key(field)}={_show(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
+            for field in own_first
             if field.default is _MISSING or getattr(self, field.name) != field.default
         ]
         return f"{self.name}:{','.join(parts)}" if parts else self.name
@@ -147,15 +148,19 @@ def _parse_pairs(cls: type[Settings], text: str) -> dict[str, Any]:
         if field_name in values:
             raise SettingsError(f"{cls.kind} {cls.name!r}: setting {key!r} is given twice")
         values[field_name] = _parse_value(cls, key, raw, hint)
-    missing = [spec_key(f) for f in dataclasses.fields(cls) if f.default is _MISSING and f.name not in values]
+    missing = [spec_key(f) for f in dataclasses.fields(cls) if _required(f) and f.name not in values]
     if missing:
         raise SettingsError(f"{cls.kind} {cls.name!r} needs {', '.join(missing)}, for example {_example(cls)}")
     return values
 
 
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is _MISSING and field.default_factory is _MISSING and field.init
+
+
 def _example(cls: type[Settings]) -> str:
     for field, _ in field_types(cls):
-        if field.default is _MISSING:
+        if _required(field):
             low = field.metadata.get("low")
             return f"{cls.name}:{spec_key(field)}={int(low) if low and low > 1 else 8}"
         if not field.kw_only and field.default is not None:
@@ -166,6 +171,11 @@ def _example(cls: type[Settings]) -> str:
 def _is_tuple(hint: Any) -> bool:
     origin: Any = typing.get_origin(hint)
     return origin is tuple
+
+
+def _words(options: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The words that a ``Literal["one", "two"]`` allows."""
+    return tuple(w for o in options if typing.get_origin(o) is typing.Literal for w in typing.get_args(o))
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -180,6 +190,8 @@ def _parse_value(cls: type[Settings], key: str, raw: str, hint: Any) -> Any:
         return None
     if any(_is_tuple(o) for o in options):
         item = next(typing.get_args(o)[0] for o in options if _is_tuple(o))
+        if raw.lower() == "none":
+            return ()
         return tuple(_parse_value(cls, key, part.strip(), item) for part in raw.split("+"))
     if bool in options and raw.lower() in ("true", "false"):
         return raw.lower() == "true"
@@ -189,7 +201,7 @@ def _parse_value(cls: type[Settings], key: str, raw: str, hint: Any) -> Any:
                 return kind(raw)
             except ValueError:
                 continue
-    if str in options:
+    if str in options or raw in _words(options):
         return raw
     raise SettingsError(f"{cls.kind} {cls.name!r}: {key}={raw!r} is not {_describe(hint)}")
 
@@ -210,6 +222,9 @@ def _check(owner: Settings, field: dataclasses.Field[Any], hint: Any, value: Any
         return tuple(_check_number(where, field, (item,), v) for v in value)
     if int in options or float in options:
         return _check_number(where, field, options, value)
+    words = _words(options)
+    if words and str not in options and value not in words:
+        raise SettingsError(f"{where} is not {_describe(hint)}")
     return value
 
 
@@ -230,16 +245,16 @@ def _check_number(where: str, field: dataclasses.Field[Any], options: tuple[Any,
     too_low = low is not None and (value <= low if field.metadata["low_open"] else value < low)
     too_high = high is not None and (value >= high if field.metadata["high_open"] else value > high)
     if too_low or too_high:
-        raise SettingsError(f"{where} must be {_range(field)}")
+        raise SettingsError(f"{where} must be {_range(field, too_low)}")
     return value
 
 
-def _range(field: dataclasses.Field[Any]) -> str:
+def _range(field: dataclasses.Field[Any], too_low: bool) -> str:
     low, high, meta = field.metadata.get("low"), field.metadata.get("high"), field.metadata
-    if low is not None and high is not None:
+    if low is not None and high is not None and high <= 1:
         left, right = "(" if meta["low_open"] else "[", ")" if meta["high_open"] else "]"
         return f"in {left}{low}, {high}{right}"
-    if low is not None:
+    if too_low:
         return f"{'above' if meta['low_open'] else 'at least'} {low}"
     return f"{'below' if meta['high_open'] else 'at most'} {high}"
 
@@ -254,12 +269,16 @@ def _describe(hint: Any) -> str:
         return "a whole number"
     if bool in options:
         return "true or false"
+    if _words(options):
+        return f"one of {', '.join(map(str, _words(options)))}"
     return str(hint)
 
 
 def _show(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return "+".join(_show(v) for v in value)
+        return "+".join(_show(v) for v in value) or "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float):
+        return str(value).replace("e+", "e")  # the plus sign joins the numbers of a list
     return str(value)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ModelError
 from ..shape import ModelShape
+
+if TYPE_CHECKING:  # `depthsched list` names the adapters without the seconds that torch takes to import
+    import torch
+    from torch import nn
 
 
 class Adapter:
@@ -38,10 +39,11 @@ class Adapter:
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder layers, bottom first."""
-        layers = getattr(self.decoder, "layers", None)
-        if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
+        layers: Any = getattr(self.decoder, "layers", None)
+        if not hasattr(layers, "_modules") or len(layers._modules) == 0:
             raise ModelError(f"{type(self.model).__name__} has no decoder layers to skip; use a causal language model")
-        return layers
+        found: nn.ModuleList = layers
+        return found
 
     @property
     def num_layers(self) -> int:

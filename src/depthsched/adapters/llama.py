@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, ClassVar
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..shape import ModelShape
 from .base import Adapter
 from .families import LLAMA_FAMILIES
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class LlamaAdapter(Adapter):

@@ -1,0 +1,5 @@
+"""The command line: parse, call the library, print."""
+
+from .app import build_app, main
+
+__all__ = ["build_app", "main"]

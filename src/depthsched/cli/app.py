@@ -1,0 +1,72 @@
+"""The application: built-in commands, plug-in commands, and one line for every error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+
+from .. import plugins
+from ..errors import DepthschedError
+from . import check, doctor, generate, show
+from . import list as list_command
+
+DEBUG = "DEPTHSCHED_DEBUG"
+
+
+def build_app() -> typer.Typer:
+    """The Typer application with every built-in and plug-in command."""
+    app = typer.Typer(
+        name="depthsched",
+        help="Depth schedules: how many and which decoder layers an LLM runs for each generated token.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for module in (generate, list_command, show, check, doctor):
+        module.add_to(app)
+    plugins.registry().call("register_commands", lambda _: app, argument="app")
+    return app
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"depthsched {plugins.version()}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line. Exit codes: 0 done, 1 our fault, 2 the input was wrong, 130 interrupted."""
+    sys.exit(_run(args))
+
+
+def _run(args: list[str] | None) -> int:
+    try:
+        code = typer.main.get_command(build_app()).main(args, prog_name="depthsched", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
+        return 0
+    except DepthschedError as error:
+        return _fail(str(error), 2)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # wrong options and arguments, as click reports them
+            return _fail(f"{error.format_message()} (see depthsched --help)", 2)
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        return _fail(f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)", 1)
+
+
+def _fail(message: Any, code: int) -> int:
+    print(f"depthsched: {' '.join(str(message).split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,43 @@
+"""``depthsched check``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ..plugins import parse_schedule
+from .output import JsonOption, console, print_json, table
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("check")(check)
+
+
+def check(
+    schedule: Annotated[str, typer.Argument(help="A name, name:key=value,... or file.py:Class:key=value,...")],
+    examples: Annotated[int, typer.Option("--examples", min=1, help="Settings to try for each check.")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """Run the conformance kit on a schedule: leaves with 2 when a check fails."""
+    from ..testing import check_schedule
+
+    report = check_schedule(_target(schedule), max_examples=examples)
+    if json:
+        print_json(report.to_json())
+    else:
+        rows = table("", "check", "what happened")
+        for result in report.results:
+            rows.add_row("[green]ok[/]" if result.passed else "[red]failed[/]", result.name, escape(result.message))
+        console().print(rows)
+    if not report.passed:
+        raise typer.Exit(2)
+
+
+def _target(spec: str) -> object:
+    """The class for a bare name, whose settings may be required; else the schedule with its settings."""
+    from ..plugins import registry
+
+    known = registry().schedules
+    return known[spec].value if spec in known else parse_schedule(spec)

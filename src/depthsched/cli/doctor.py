@@ -1,0 +1,96 @@
+"""``depthsched doctor``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from typing import NamedTuple
+
+import typer
+from rich.markup import escape
+
+from .. import models, plugins
+from ..errors import ModelError
+from .output import JsonOption, console, print_json, table
+
+
+class Finding(NamedTuple):
+    """One thing that doctor looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor(json: JsonOption = False) -> None:
+    """What is installed, what is missing, and what to do about it."""
+    findings = [*_packages(), *_plugins(), _embedded(), _cache(), _gpu(), *_programs()]
+    if json:
+        print_json({"rows": [f._asdict() for f in findings], "versions": versions()})
+        return
+    rows = table("", "what", "detail")
+    for finding in findings:
+        rows.add_row("[green]ok[/]" if finding.ok else "[yellow]--[/]", finding.name, escape(finding.detail))
+    console().print(rows)
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result should carry."""
+    found = {"depthsched": plugins.version(), "python": platform.python_version()}
+    for package in ("torch", "transformers", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def _packages() -> list[Finding]:
+    found = [Finding(name, version != "missing", version) for name, version in versions().items()]
+    return [*found, Finding("platform", True, f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}")]
+
+
+def _plugins() -> list[Finding]:
+    registry = plugins.registry()
+    plugins.adapter_classes()
+    good = [Finding(f"plug-in {name}", True, origin.version) for name, origin in registry.origins.items()]
+    return [*good[1:], *(Finding(f"plug-in {name}", False, text) for name, text in registry.failures.items())]
+
+
+def _embedded() -> Finding:
+    try:
+        return Finding("model smollm2", True, models.embedded_gguf().name)
+    except ModelError as error:
+        return Finding("model smollm2", False, str(error))
+
+
+def _cache() -> Finding:
+    folder = models.cache_dir()
+    parent = next(p for p in (folder, *folder.parents) if p.exists())
+    writable = os.access(parent, os.W_OK)
+    return Finding(
+        "cache folder", writable, f"{folder}" if writable else f"{folder} cannot be written; set {models.CACHE}"
+    )
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", True, torch.cuda.get_device_name(0))
+    return Finding("GPU", False, "none; everything runs on the CPU")
+
+
+def _programs() -> list[Finding]:
+    needs = {"C++ compiler": (("g++", "clang++"), "install g++ for compiled backends")}
+    found = []
+    for name, (programs, advice) in needs.items():
+        path = next(filter(None, map(shutil.which, programs)), None)
+        found.append(Finding(name, path is not None, path or advice))
+    return found

@@ -1,0 +1,165 @@
+"""``depthsched generate``: the main job."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import SettingsError
+from ..plan import parse_plan
+from . import generate_view as view
+from .doctor import versions
+from .output import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    OrderOption,
+    ScheduleOption,
+    notes,
+    print_json,
+    quiet_libraries,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("generate")(generate)
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; '-' or nothing reads stdin.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option("--prompt-file", "-f", help="Read the prompt from here.")] = None,
+    model: ModelOption = "smollm2",
+    schedule: ScheduleOption = "d3",
+    order: OrderOption = None,
+    backend: Annotated[str, typer.Option("--backend", help="auto or eager.")] = "auto",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")] = 128,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random draws when sampling.")] = 0,
+    temperature: Annotated[float, typer.Option("--temperature", "-t", help="0 decodes greedily.")] = 0.0,
+    top_p: Annotated[float | None, typer.Option("--top-p", help="Sample from this much probability.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", "-c", help="Also run full depth, and compare.")] = False,
+    skipped_kv: Annotated[
+        str, typer.Option("--skipped-kv", help="K and V of skipped layers: auto, write or omit.")
+    ] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Drive a model family that is unknown or refused.")] = False,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Generate text under a schedule; show the depth of every token and what it saved."""
+    text = _read_prompt(prompt, prompt_file)
+    sampling = _sampling(temperature, top_p)
+    _check_numbers(max_new_tokens, seed)
+    parse_plan(schedule, order)  # before the model, so that a typo costs no loading
+    say = notes()
+    with say.status(f"loading {model}", spinner="dots"):
+        loaded, tokenizer = _load(model, dtype, device)
+    inputs = _encode(tokenizer, text, raw)
+    options = {"max_new_tokens": max_new_tokens, "skipped_kv": skipped_kv, "force": force, **sampling}
+    specs = ["full", schedule] if compare else [schedule]
+    with say.status("warming up", spinner="dots"):  # first calls allocate and choose kernels
+        _run(loaded, tokenizer, inputs, schedule, order, backend, seed, nullcontext(), options | {"max_new_tokens": 2})
+    results = []
+    for spec in specs:
+        bar = view.progress(say, f"generating, {spec}", max_new_tokens)
+        results.append(
+            _run(loaded, tokenizer, inputs, spec, order if spec is schedule else None, backend, seed, bar, options)
+        )
+    result = results[-1]
+    result |= {"model": model, "prompt": text, "versions": versions()}
+    if compare:
+        result["full"] = results[0]
+        result["equal_prefix_share"] = equal_prefix_share(results[0]["tokens"], result["tokens"])
+    if json:
+        print_json({key: value for key, value in result.items() if not key.startswith("_")})
+    else:
+        view.print_result(result, tokenizer)
+
+
+def equal_prefix_share(full: list[int], scheduled: list[int]) -> float:
+    """Share of the tokens that are equal before the first difference, of the longer of the two."""
+    equal = 0
+    for a, b in zip(full, scheduled, strict=False):
+        if a != b:
+            break
+        equal += 1
+    return equal / max(len(full), len(scheduled), 1)
+
+
+def _read_prompt(prompt: str | None, file: Path | None) -> str:
+    if file is not None:
+        if prompt is not None:
+            raise SettingsError("give the prompt as an argument or with --prompt-file, not both")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise SettingsError(f"cannot read the prompt from {file}: {reason}") from error
+    elif prompt is None or prompt == "-":
+        if sys.stdin.isatty():
+            raise SettingsError('no prompt; give one: depthsched generate "Why is the sky blue?"')
+        text = sys.stdin.read()
+    else:
+        text = prompt
+    if not text.strip():
+        raise SettingsError('the prompt is empty; give one: depthsched generate "Why is the sky blue?"')
+    return text
+
+
+def _sampling(temperature: float, top_p: float | None) -> dict[str, Any]:
+    if not 0 <= temperature <= 100:
+        raise SettingsError(f"--temperature {temperature} must be in [0, 100]; 0 decodes greedily")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise SettingsError(f"--top-p {top_p} must be in (0, 1]")
+    if top_p is not None and temperature == 0:
+        raise SettingsError("--top-p samples, so it needs a --temperature above 0")
+    if temperature == 0:
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    return {"do_sample": True, "temperature": temperature, "top_p": top_p or 1.0, "top_k": 0}
+
+
+def _check_numbers(max_new_tokens: int, seed: int) -> None:
+    if max_new_tokens < 1:
+        raise SettingsError(f"--max-new-tokens {max_new_tokens} must be at least 1")
+    if not 0 <= seed < 2**63:
+        raise SettingsError(f"--seed {seed} must be between 0 and 2**63 - 1")
+
+
+def _load(model: str, dtype: str, device: str) -> tuple[Any, Any]:
+    quiet_libraries()
+    from ..models import load_model
+
+    return load_model(model, dtype=dtype, device=device)
+
+
+def _encode(tokenizer: Any, text: str, raw: bool) -> Any:
+    if raw or tokenizer.chat_template is None:
+        return tokenizer(text, return_tensors="pt")
+    turns = [{"role": "user", "content": text}]
+    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+
+
+def _run(
+    model: Any,
+    tokenizer: Any,
+    inputs: Any,
+    spec: str,
+    order: str | None,
+    backend: str,
+    seed: int,
+    bar: Any,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    import torch
+
+    from ..runtime.run import generate as run_plan
+
+    torch.manual_seed(seed)
+    with bar as streamer:
+        run = run_plan(model, inputs, spec, order=order, backend=backend, streamer=streamer, **options)
+    return {"text": tokenizer.decode(run.tokens[0], skip_special_tokens=True), **run.to_json(), "_run": run}

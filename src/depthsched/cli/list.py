@@ -1,0 +1,48 @@
+"""``depthsched list``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from rich.markup import escape
+
+from .. import plugins
+from .output import JsonOption, console, notes, print_json, table
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("list")(list_names)
+
+
+def list_names(json: JsonOption = False) -> None:
+    """Schedules, orders and adapters, and which plug-in each came from."""
+    registry = plugins.registry()
+    adapters = plugins.adapter_classes()
+    rows = [
+        _row(kind, name, entry)
+        for kind, entries in (("schedule", registry.schedules), ("order", registry.orders), ("adapter", adapters))
+        for name, entry in entries.items()
+    ]
+    failures = [{"plugin": name, "error": text} for name, text in registry.failures.items()]
+    if json:
+        print_json({"rows": rows, "failures": failures})
+        return
+    shown = table("kind", "name", "from", "summary")
+    for row in rows:
+        shown.add_row(
+            row["kind"], f"[bold]{row['name']}[/]", f"{row['plugin']} {row['version']}", escape(row["summary"])
+        )
+    console().print(shown)
+    for failure in failures:
+        notes().print(f"plug-in {failure['plugin']} was not loaded: {failure['error']}", style="yellow", markup=False)
+
+
+def _row(kind: str, name: str, entry: plugins.Entry) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "name": name,
+        "plugin": entry.origin.plugin,
+        "version": entry.origin.version,
+        "summary": plugins.describe(entry.value).replace("``", ""),
+    }

@@ -1,0 +1,59 @@
+"""What every command shares: options, JSON on stdout, tables for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="smollm2 (embedded), a local folder, a .gguf file or a hub id.")
+]
+ScheduleOption = Annotated[
+    str,
+    typer.Option("--schedule", "-s", help="name:key=value,... or file.py:Class:key=value,...; @order may follow."),
+]
+OrderOption = Annotated[
+    str | None, typer.Option("--order", "-o", help="Which layers go first, such as middle-out:head=2,tail=2.")
+]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+
+
+def console() -> Console:
+    """Where people read: stdout, as wide as the terminal."""
+    return Console(highlight=False)
+
+
+def notes() -> Console:
+    """Where progress goes: stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """One JSON object on stdout; numbers that are not finite become null."""
+    typer.echo(json.dumps(data, allow_nan=False, default=str))
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A plain table; columns that start with ``>`` are aligned to the right."""
+    result = Table(title=title, box=None, header_style="bold", title_justify="left", pad_edge=False)
+    for column in columns:
+        result.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    return result
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and advice of the model libraries out of this command's output."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

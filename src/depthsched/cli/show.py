@@ -1,0 +1,89 @@
+"""``depthsched show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..budget import schedule_for_budget
+from ..plan import DepthPlan, plan
+from .output import JsonOption, OrderOption, console, print_json, table
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("show")(show)
+
+
+def show(
+    schedule: Annotated[str, typer.Argument(help="A schedule, such as d3:alpha=0.995,start=32@early-exit.")],
+    layers: Annotated[int, typer.Option("--layers", "-l", help="Decoder layers of the model.")] = 32,
+    tokens: Annotated[int, typer.Option("--tokens", "-n", help="Tokens to resolve, the first one included.")] = 256,
+    order: OrderOption = None,
+    mean_depth: Annotated[
+        float | None, typer.Option("--mean-depth", help="Solve the schedule's budget setting for this mean depth.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Write the depth curve to this PNG file.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Which layers a schedule runs at each token, and what that saves on paper."""
+    if mean_depth is not None:
+        spec, at, own_order = schedule.partition("@")
+        order = own_order if at else order
+        solved = schedule_for_budget(spec, mean_depth, num_layers=layers, horizon=tokens, order=order)
+        schedule = solved.spec()
+    resolved = plan(schedule, order, num_layers=layers, horizon=tokens)
+    if png is not None:
+        from ..report.curve import save_curve
+
+        save_curve(resolved, png)
+    if json:
+        print_json(summary(resolved))
+    else:
+        _print(resolved)
+
+
+def summary(resolved: DepthPlan) -> dict[str, Any]:
+    """The plan and what it promises."""
+    return {
+        **resolved.to_json(),
+        "mean_depth": resolved.mean_depth,
+        "layer_speedup": resolved.layer_speedup,
+        "nested": resolved.nested,
+        "monotone": resolved.monotone,
+        "digest": resolved.digest,
+    }
+
+
+def _print(resolved: DepthPlan) -> None:
+    out = console()
+    out.print(f"[bold]{resolved.schedule}[/] @ {resolved.order}")
+    out.print(
+        f"{resolved.num_layers:>4} {resolved.to_text(max(out.width - 12, 16))} {resolved.depths[-1]}", style="cyan"
+    )
+    out.print(
+        f"mean depth {resolved.mean_depth:.2f} of {resolved.num_layers} over {resolved.horizon} tokens, "
+        f"{resolved.layer_speedup:.2f}x fewer layers, {'nested' if resolved.nested else 'not nested (writes K and V)'}"
+    )
+    for note in resolved.notes:
+        out.print(note, style="yellow")
+    rows = table(">from step", ">depth", "layers left out")
+    before = None
+    for step, depth in enumerate(resolved.depths):
+        if depth != before:
+            left_out = set(range(resolved.num_layers)) - set(resolved.keep_sets[depth])
+            rows.add_row(str(step), str(depth), ranges(sorted(left_out)) or "none")
+        before = depth
+    out.print(rows)
+
+
+def ranges(numbers: list[int]) -> str:
+    """``[3, 4, 5, 9]`` -> ``3-5 9``."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return " ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

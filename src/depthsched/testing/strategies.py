@@ -1,0 +1,200 @@
+"""Hypothesis strategies over the settings of a schedule or an order, read from its fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from hypothesis import reject
+from hypothesis import strategies as st
+
+from ..errors import SettingsError
+from ..schedule import AdaptiveSchedule, DepthSchedule, Signals
+from ..settings import Settings, field_types
+
+MAX_LAYERS = 128
+_LAST_STEP = 10**6
+_S = TypeVar("_S", bound=Settings)
+_WORDS = st.from_regex(r"[a-z][a-z0-9]{0,7}", fullmatch=True).filter(lambda word: word not in ("none", "true", "false"))
+
+
+def settings_strategy(cls: type[Settings]) -> st.SearchStrategy[dict[str, Any]]:
+    """Every combination of settings that the fields of a class allow.
+
+    Parameters
+    ----------
+    cls : type
+        A schedule or order class.
+
+    Returns
+    -------
+    SearchStrategy of dict
+        Keyword arguments for ``cls``. Values follow the type of each field and the range given to
+        :func:`depthsched.setting`. A number without a range stays within a factor of 1000 of its default and
+        keeps its sign. A combination that ``cls`` refuses with a SettingsError is skipped.
+    """
+    return _combinations(cls).map(lambda made: made[0])
+
+
+def schedules(cls: type[DepthSchedule]) -> st.SearchStrategy[DepthSchedule]:
+    """Schedules of a class over the whole space of its settings; see :func:`settings_strategy`."""
+    return instances(cls)
+
+
+def instances(cls: type[_S]) -> st.SearchStrategy[_S]:
+    """Objects of any settings class."""
+    return _combinations(cls).map(lambda made: made[1])
+
+
+@st.composite
+def _combinations(draw: st.DrawFn, cls: type[_S]) -> tuple[dict[str, Any], _S]:
+    # Tuples of one class usually belong together (at and drop of step), so they get one length.
+    length = draw(st.integers(1, 4))
+    values = {}
+    for field, hint in field_types(cls):
+        if field.init:
+            values[field.name] = draw(_field(field, hint, length))
+    try:
+        return values, cls(**values)
+    except SettingsError:
+        reject()
+
+
+def _field(field: dataclasses.Field[Any], hint: Any, length: int) -> st.SearchStrategy[Any]:
+    if field.name == "start" and hint == int | float:
+        fraction = st.floats(0, 1, exclude_min=True, exclude_max=True)
+        return st.just(0) | st.integers(0, 64) | st.integers(0, _LAST_STEP) | fraction
+    if field.name == "min_depth":
+        return st.just(1) | st.integers(1, 8) | st.integers(1, MAX_LAYERS)
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    options = typing.get_args(hint) if union else (hint,)
+    default = _default(field)
+    first = [] if default is dataclasses.MISSING else [st.just(default)]
+    return st.one_of(*first, *[_option(field.metadata, option, default, length) for option in options])
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _option(meta: Mapping[str, Any], option: Any, default: Any, length: int) -> st.SearchStrategy[Any]:
+    origin: Any = typing.get_origin(option)
+    if option is type(None):
+        return st.none()
+    if origin is typing.Literal:
+        return st.sampled_from(typing.get_args(option))
+    if origin is tuple:
+        item = typing.get_args(option)[0]
+        first = default[0] if isinstance(default, tuple) and default else dataclasses.MISSING
+        return _tuples(_option(meta, item, first, length), length)
+    if option is bool:
+        return st.booleans()
+    if option is int:
+        return _integers(meta, default)
+    if option is float:
+        return _floats(meta, default)
+    if option is str:
+        return _WORDS
+    raise SettingsError(
+        f"a setting of type {option!r} cannot be tried out; use int, float, bool, str, Literal, a tuple of them or None"
+    )
+
+
+def _tuples(items: st.SearchStrategy[Any], length: int) -> st.SearchStrategy[tuple[Any, ...]]:
+    same = st.lists(items, min_size=length, max_size=length)
+    rising = st.lists(items, min_size=length, max_size=length, unique=True).map(sorted)
+    # Rising ones first and often: most tuples of settings are positions or levels, and refuse the rest.
+    return st.one_of(rising, rising, same.map(sorted), same, st.lists(items, max_size=4)).map(tuple)
+
+
+def _integers(meta: Mapping[str, Any], default: Any) -> st.SearchStrategy[int]:
+    low, high = _limits(meta, default, whole=True)
+    low_int, high_int = int(low), int(high)
+    return st.integers(low_int, min(high_int, low_int + MAX_LAYERS)) | st.integers(low_int, high_int)
+
+
+def _floats(meta: Mapping[str, Any], default: Any) -> st.SearchStrategy[float]:
+    low, high = _limits(meta, default, whole=False)
+    return st.floats(
+        low,
+        high,
+        exclude_min=bool(meta.get("low_open")) and meta.get("low") is not None,
+        exclude_max=bool(meta.get("high_open")) and meta.get("high") is not None,
+    )
+
+
+def _limits(meta: Mapping[str, Any], default: Any, *, whole: bool) -> tuple[float, float]:
+    """Both ends of what to draw; an end that was not declared lies a factor of 1000 from the default."""
+    low, high = meta.get("low"), meta.get("high")
+    number = default if isinstance(default, int | float) and not isinstance(default, bool) else 1
+    ends = sorted([number / 1000, number * 1000]) if number else [0.0, 1000.0]
+    if whole:
+        ends = [-(-ends[0] // 1), ends[1] // 1]
+        low = low + 1 if low is not None and meta.get("low_open") else low
+        high = high - 1 if high is not None and meta.get("high_open") else high
+    if low is None:
+        low = min(ends[0], high) if high is not None else ends[0]
+    if high is None:
+        high = max(ends[1], low + 1000 if not low else abs(low) * 1000)
+    return low, high
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One thing to try: a schedule on a model of some depth, over some tokens."""
+
+    schedule: DepthSchedule
+    num_layers: int
+    horizon: int
+    steps: tuple[int, ...]
+    """Steps to ask for, rising, counted from the schedule's start."""
+
+
+_PROBES = sorted({*range(66), *(2**k + d for k in range(6, 20) for d in (-1, 0, 1)), 10**4, 10**5, _LAST_STEP})
+
+
+@st.composite
+def cases(draw: st.DrawFn, drawn: st.SearchStrategy[DepthSchedule]) -> Case:
+    """A schedule, a model it fits on, an output length, and steps within that output."""
+    schedule = draw(drawn)
+    if schedule.min_depth > MAX_LAYERS:
+        num_layers = schedule.min_depth
+    else:
+        num_layers = draw(st.integers(schedule.min_depth, MAX_LAYERS))
+    horizon = draw(st.sampled_from([256, 8, _LAST_STEP + 1]) | st.integers(1, 1024))
+    last = max(horizon - 1 - _start_tokens(schedule, horizon), 0)
+    if draw(st.booleans()):
+        first = draw(st.integers(0, last))
+        steps = list(range(first, min(first + 64, last + 1)))
+    else:
+        steps = [step for step in _PROBES if step <= last]
+    return Case(schedule, num_layers, horizon, tuple(steps))
+
+
+def _start_tokens(schedule: DepthSchedule, horizon: int) -> int:
+    start = schedule.start
+    return int(start * horizon) if isinstance(start, float) else start
+
+
+def signals() -> st.SearchStrategy[Signals]:
+    """Signals of the last token, their extremes included."""
+    extremes = [Signals(0.0, 1.0, 1.0), Signals(20.0, 0.0, 0.0), Signals(0.6931471805599453, 0.5, 0.0)]
+    shares = st.floats(0, 1)
+    drawn = st.builds(
+        lambda entropy, top1, part: Signals(entropy, top1, top1 * part), st.floats(0, 20), shares, shares
+    )
+    return st.sampled_from(extremes) | drawn
+
+
+@st.composite
+def decisions(draw: st.DrawFn, drawn: st.SearchStrategy[DepthSchedule]) -> tuple[Case, Signals]:
+    """A case of an adaptive schedule and what it sees of the last token."""
+    case = draw(cases(drawn))
+    assert isinstance(case.schedule, AdaptiveSchedule)
+    step = draw(st.sampled_from(case.steps))
+    return dataclasses.replace(case, steps=(step,)), draw(signals())

