@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -41,9 +42,16 @@ Bridges = Mapping[int, Mapping[int, Bridge]]
 """Depth -> layer whose input is bridged (the number of layers means: behind the last) -> bridge."""
 
 
+def prepared(bridges: Bridges | None, adapter: Any) -> Bridges:
+    """Bridges in the dtype and on the device of a model."""
+    like = adapter.model.get_output_embeddings().weight
+    return {depth: {i: b.to(like) for i, b in row.items()} for depth, row in (bridges or {}).items()}
+
+
 def skipped_runs(keep: Sequence[int], num_layers: int) -> list[tuple[int, int]]:
     """The runs ``[first, last + 1)`` of layers that are not kept, bottom first."""
-    kept, runs = set(keep), []
+    kept = set(keep)
+    runs: list[tuple[int, int]] = []
     for layer in range(num_layers):
         if layer in kept:
             continue

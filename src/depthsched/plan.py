@@ -7,14 +7,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import PlanError
-from .order import LayerOrder, keep_layers
+from .order import LayerOrder, Ranked, keep_layers
 from .plugins import parse_order, parse_schedule
+from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
+from .settings import split_spec
 from .shape import ModelShape
 
 DEFAULT_ORDER = "middle-out"
@@ -39,6 +42,8 @@ class DepthPlan:
         What the plan had to change, such as a depth clipped to the core layers.
     decider : AdaptiveSchedule or None
         Set when the depth of a step is decided while decoding; ``depths`` is then the curve of a sure model.
+    profile : Profile or None
+        Where the bridges that stand in for skipped layers come from.
     """
 
     schedule: str
@@ -49,6 +54,7 @@ class DepthPlan:
     drop_order: tuple[int, ...]
     notes: tuple[str, ...] = ()
     decider: AdaptiveSchedule | None = field(default=None, compare=False, repr=False)
+    profile: Profile | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -113,12 +119,25 @@ class DepthPlan:
 
     def flops_speedup(self, shape: ModelShape, prompt_tokens: int = 0) -> float:
         """Floating-point operations of the decode steps at full depth over those of this plan."""
-        return cost_ratio(shape.step_flops, self._decode_depths, shape, prompt_tokens, writes=not self.nested)
+        return self._ratio(shape.step_flops, shape, prompt_tokens)
 
     def bytes_speedup(self, shape: ModelShape, prompt_tokens: int = 0, batch: int = 1) -> float:
         """Bytes that the decode steps move at full depth over those of this plan: what a clock can reach."""
+        return self._ratio(shape.step_bytes, shape, prompt_tokens, batch)
+
+    def bridge_params(self, depth: int) -> int:
+        """Weights that bridges add to a step at this depth."""
+        return self.profile.bridge_params(depth) if self.profile else 0
+
+    def _ratio(self, cost: Callable[..., float], shape: ModelShape, prompt_tokens: int, batch: int = 1) -> float:
         return cost_ratio(
-            shape.step_bytes, self._decode_depths, shape, prompt_tokens, batch=batch, writes=not self.nested
+            cost,
+            self._decode_depths,
+            shape,
+            prompt_tokens,
+            batch=batch,
+            writes=not self.nested,
+            bridge_params=self.bridge_params,
         )
 
     @property
@@ -136,6 +155,7 @@ class DepthPlan:
             "drop_order": list(self.drop_order),
             "notes": list(self.notes),
             "adaptive": self.adaptive,
+            "profile": str(self.profile.folder) if self.profile else None,
         }
 
     @classmethod
@@ -159,6 +179,7 @@ class DepthPlan:
                 drop_order=tuple(int(d) for d in values["drop_order"]),
                 notes=tuple(str(n) for n in values.get("notes", ())),
                 decider=decider if isinstance(decider, AdaptiveSchedule) else None,
+                profile=Profile.load(values["profile"]) if values.get("profile") else None,
             )
         except (ValueError, TypeError, KeyError) as error:
             if isinstance(error, PlanError):
@@ -169,6 +190,7 @@ class DepthPlan:
     def digest(self) -> str:
         """A stable hash of what runs: equal plans have it equal in every process and version."""
         content = [self.num_layers, self.horizon, self.depths, self.drop_order, self.adaptive and self.schedule]
+        content += [self.profile.digest] if self.profile else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def __hash__(self) -> int:
@@ -186,6 +208,7 @@ def plan(
     *,
     num_layers: int,
     horizon: int = 256,
+    profile: Profile | str | Path | None = None,
 ) -> DepthPlan:
     """Resolve a schedule and a layer order for a model and a number of tokens.
 
@@ -199,36 +222,70 @@ def plan(
         Decoder layers of the model.
     horizon : int
         Tokens to resolve, the one from the prefill included.
+    profile : Profile, str or Path, optional
+        A calibrated profile or its folder: its order is the default, and its bridges stand in for skipped
+        layers. A spec may name its own: ``"d3:alpha=0.995+profile=DIR"``.
 
     Raises
     ------
-    SettingsError, UnknownNameError, ScheduleError, PlanError
+    SettingsError, UnknownNameError, ScheduleError, PlanError, ProfileError
     """
     if num_layers < 1:
         raise PlanError(f"num_layers={num_layers} must be at least 1")
     if not 1 <= horizon <= 10**7:
         raise PlanError(f"horizon={horizon} must be between 1 and 10 million tokens")
-    schedule, order = parse_plan(schedule, order)
-    return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon)
+    schedule, order, profile = parse_plan(schedule, order, profile)
+    return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon, profile)
 
 
 def parse_plan(
-    schedule: str | DepthSchedule, order: str | LayerOrder | None = None
-) -> tuple[DepthSchedule, LayerOrder]:
-    """The schedule and the order that ``schedule[@order]`` names; ``order`` is the default for the second."""
+    schedule: str | DepthSchedule,
+    order: str | LayerOrder | None = None,
+    profile: Profile | str | Path | None = None,
+) -> tuple[DepthSchedule, LayerOrder, Profile | None]:
+    """The schedule, order and profile of ``schedule[@order][+profile=DIR]``; the arguments are its defaults."""
+    own_order = ""
     if isinstance(schedule, str):
-        text, at, own_order = schedule.partition("@")
-        order = own_order if at else order
-        schedule = parse_schedule(text)
+        schedule, _, own_profile = schedule.partition("+profile=")
+        schedule, _, own_order = schedule.partition("@")
+        if own_order and own_order.partition(":")[0].strip() != Ranked.name and not own_profile:
+            profile = None  # the plan's own order wins over the default profile's
+        profile = own_profile or profile
+        order = own_order or order
+        schedule = parse_schedule(schedule)
     if not isinstance(schedule, DepthSchedule):
         raise PlanError(
             f"{schedule!r} is not a schedule; give a spec such as 'd3:alpha=0.995' or a DepthSchedule object"
         )
-    order = DEFAULT_ORDER if order is None else order
-    return schedule, parse_order(order) if isinstance(order, str) else order
+    loaded = Profile.load(profile) if isinstance(profile, str | Path) else profile
+    return schedule, *_parse_order(order, loaded)
 
 
-def _resolve(schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizon: int) -> DepthPlan:
+def _parse_order(order: str | LayerOrder | None, profile: Profile | None) -> tuple[LayerOrder, Profile | None]:
+    """The order, and the profile if its bridges apply."""
+    if order is None:
+        order = DEFAULT_ORDER if profile is None else Ranked.name
+    if isinstance(order, str):
+        name, settings = split_spec(order)
+        if name == Ranked.name and "layers=" not in settings:
+            if profile is None:
+                raise PlanError("order 'ranked' comes from a profile; give one (depthsched calibrate writes it)")
+            settings = ",".join(filter(None, ["layers=" + "+".join(map(str, profile.drop_order)), settings]))
+            order = Ranked.from_settings(settings)
+        else:
+            order = parse_order(order)
+    if profile is not None and not isinstance(order, Ranked):
+        raise PlanError(f"the bridges of profile {profile.folder} fit its own order; use order ranked, not {order}")
+    return order, profile if isinstance(order, Ranked) and order.bridges else None
+
+
+def _resolve(
+    schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizon: int, profile: Profile | None
+) -> DepthPlan:
+    if profile is not None and profile.num_layers != num_layers:
+        raise PlanError(
+            f"the profile in {profile.folder} is for {profile.num_layers} layers, and the model has {num_layers}"
+        )
     ranked = order.resolve(num_layers)
     depths = resolve_depths(schedule, num_layers, horizon)
     core = num_layers - len(ranked)
@@ -244,6 +301,7 @@ def _resolve(schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizo
         drop_order=ranked,
         notes=tuple(notes),
         decider=schedule if isinstance(schedule, AdaptiveSchedule) else None,
+        profile=profile,
     )
 
 
@@ -267,14 +325,17 @@ def cost_ratio(
     *,
     batch: int = 1,
     writes: bool = False,
+    bridge_params: Callable[[int], int] | None = None,
 ) -> float:
     """Full cost over scheduled cost of decode steps that ran at ``depths``.
 
     ``cost`` is :meth:`ModelShape.step_bytes` or :meth:`ModelShape.step_flops`; decode step ``i`` reads
-    ``prompt_tokens + i`` tokens. With ``writes`` a skipped layer still pays for its K and V.
+    ``prompt_tokens + i`` tokens. With ``writes`` a skipped layer still pays for its K and V;
+    ``bridge_params`` gives the weights that bridges add at a depth.
     """
+    bridge = bridge_params or (lambda depth: 0)
     full = scheduled = 0.0
     for context, depth in enumerate(depths, start=prompt_tokens + 1):
         full += cost(shape.num_layers, context, batch)
-        scheduled += cost(depth, context, batch, (shape.num_layers - depth) * writes)
+        scheduled += cost(depth, context, batch, (shape.num_layers - depth) * writes, bridge(depth))
     return full / scheduled if scheduled else 1.0

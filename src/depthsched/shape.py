@@ -35,16 +35,16 @@ class ModelShape:
     weight_bytes: int = 2
     kv_bytes: int = 2
 
-    def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0) -> float:
+    def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
         """Bytes one decode step moves: weights of ``layers`` layers, LM head, KV read of ``context`` tokens.
 
-        ``written`` counts skipped layers whose K and V are written all the same.
+        ``written`` counts skipped layers whose K and V are written all the same, ``bridge`` the weights of bridges.
         """
-        weights = layers * self.layer_params + self.head_params + written * self.kv_params
+        weights = layers * self.layer_params + self.head_params + written * self.kv_params + bridge
         kv = (layers * context + written) * self.kv_values * batch
         return weights * self.weight_bytes + kv * self.kv_bytes
 
-    def step_flops(self, layers: int, context: float, batch: int = 1, written: int = 0) -> float:
+    def step_flops(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
         """Floating-point operations of one decode step: two per weight, and attention over ``context`` tokens."""
-        weights = layers * self.layer_params + self.head_params + written * self.kv_params
+        weights = layers * self.layer_params + self.head_params + written * self.kv_params + bridge
         return batch * (2 * weights + layers * 4 * self.attention_width * context)

@@ -71,6 +71,7 @@ class Run:
             self.prompt_tokens,
             batch=len(self.tokens),
             writes=self.wrote_kv,
+            bridge_params=self.plan.bridge_params,
         )
 
     @property
@@ -191,7 +192,8 @@ def as_plan(plan: DepthPlan | DepthSchedule | str, order: Any, num_layers: int, 
 def _make_backend(name: str, adapter: Adapter, plan: DepthPlan, write_kv: bool) -> Backend:
     if name not in BACKENDS:
         raise PlanError(f"unknown backend {name!r}; use one of {', '.join(BACKENDS)}")
-    return EagerBackend(adapter, plan.keep_sets, write_kv=write_kv)
+    bridges = plan.profile.bridges if plan.profile else None
+    return EagerBackend(adapter, plan.keep_sets, write_kv=write_kv, bridges=bridges)
 
 
 def _inputs(inputs: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

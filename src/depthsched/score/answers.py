@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import torch
 
 from ..errors import SettingsError
 from ..models import cache_dir
-from ..profile import weights_digest
+from ..profile import weights_digest, write_atomic
 from ..runtime.run import generate
 from .prompts import Prompt
 
@@ -152,16 +150,3 @@ class _Store:
 
     def put(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
         write_atomic(self._path(prompt), json.dumps(list(answer)).encode())
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise

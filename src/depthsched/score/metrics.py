@@ -41,6 +41,6 @@ def compare_states(
     """Metrics of final states ``[positions, hidden]``; the LM head runs on ``chunk`` of them at a time."""
     parts = [
         compare_logits(adapter.logits(a), adapter.logits(b), t)
-        for a, b, t in zip(full.split(chunk), scheduled.split(chunk), targets.split(chunk), strict=True)
+        for a, b, t in zip(*(torch.split(values, chunk) for values in (full, scheduled, targets)), strict=True)
     ]
     return Metrics(*(torch.cat(values) for values in zip(*parts, strict=True)))

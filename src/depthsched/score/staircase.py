@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -137,7 +138,7 @@ def _stairs(depths: Sequence[int], keep_sets: Mapping[int, Sequence[int]], num_l
     stairs = []
     for layer in range(num_layers):
         runs = [layer in kept[depth] for depth in depths]
-        if any(later and not sooner for sooner, later in zip(runs, runs[1:], strict=False)):
+        if any(later and not sooner for sooner, later in pairwise(runs)):
             raise PlanError(f"layer {layer} runs again after it was skipped; only nested plans make a staircase")
         stairs.append(sum(runs))
     return stairs
@@ -195,7 +196,9 @@ def _cut(kwargs: dict[str, Any], count: int, of: int) -> dict[str, Any]:
     mask = kwargs.get("attention_mask")
     if mask is not None:
         if not isinstance(mask, torch.Tensor):
-            raise PlanError("scoring needs attention masks that are tensors; load the model with sdpa or eager attention")
+            raise PlanError(
+                "scoring needs attention masks that are tensors; load the model with sdpa or eager attention"
+            )
         seen = mask.shape[-1] - of + count
         cut["attention_mask"] = mask[..., :seen] if mask.dim() == 2 else mask[:, :, :count, :seen]
     return cut
@@ -213,7 +216,8 @@ def _stepping(adapter: Adapter, stairs: Sequence[int], spans: Mapping[int, Spans
     ]
     hook = None
     if tap:
-        hook = adapter.decoder.norm.register_forward_pre_hook(lambda module, args: _tapped(tap, last + 1, args[0]))
+        norm: Any = adapter.decoder.norm
+        hook = norm.register_forward_pre_hook(lambda module, args: _tapped(tap, last + 1, args[0]))
     adapter.decoder._modules["layers"] = switched
     try:
         yield
