@@ -96,7 +96,9 @@ def test_every_family(variant: str) -> None:
 def test_on_smollm2(smollm2: tuple[Any, Any], schedule: str) -> None:
     model, tokenizer = smollm2
     plan = ds.plan(schedule, num_layers=30, horizon=8)
-    text = [tokenizer(t)["input_ids"] for t in ("The capital of France is", "1 2 3 4 5 6", " Paris, and it is so", " 7 8 9")]
+    text = [
+        tokenizer(t)["input_ids"] for t in ("The capital of France is", "1 2 3 4 5 6", " Paris, and it is so", " 7 8 9")
+    ]
     rows = [Sample(tuple(text[0]), tuple(text[2])), Sample(tuple(text[1]), tuple(text[3]))]
     assert worst(model, plan, rows, some_bridges(plan, 576) if "linear" in schedule else None) < 1e-4
 

@@ -55,7 +55,8 @@ def check_decorated(cls: type[Settings]) -> None:
     if params is None:
         why = f", or {', '.join(own)} cannot be set" if own else ""
         raise Finding(
-            "frozen", f"{cls.name}: the class {cls.__name__} is not a dataclass; write @dataclass(frozen=True) above it{why}"
+            "frozen",
+            f"{cls.name}: the class {cls.__name__} is not a dataclass; write @dataclass(frozen=True) above it{why}",
         )
     if not params.eq:
         raise Finding("frozen", f"{cls.name}: two equal sets of settings compare unequal; remove eq=False")

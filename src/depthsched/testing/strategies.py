@@ -185,9 +185,7 @@ def signals() -> st.SearchStrategy[Signals]:
     """Signals of the last token, their extremes included."""
     extremes = [Signals(0.0, 1.0, 1.0), Signals(20.0, 0.0, 0.0), Signals(0.6931471805599453, 0.5, 0.0)]
     shares = st.floats(0, 1)
-    drawn = st.builds(
-        lambda entropy, top1, part: Signals(entropy, top1, top1 * part), st.floats(0, 20), shares, shares
-    )
+    drawn = st.builds(lambda entropy, top1, part: Signals(entropy, top1, top1 * part), st.floats(0, 20), shares, shares)
     return st.sampled_from(extremes) | drawn
 
 
