@@ -22,8 +22,8 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 lint: setup
-	$(BIN)/ruff format --check src tests plugins
-	$(BIN)/ruff check src tests plugins
+	$(BIN)/ruff format --check src tests plugins docs
+	$(BIN)/ruff check src tests plugins docs
 
 types: setup
 	$(BIN)/mypy

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def _convert(gguf: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (ValueError, KeyError, IndexError, ImportError, RuntimeError) as error:
+    except (ValueError, KeyError, IndexError, ImportError, RuntimeError, struct.error) as error:
         raise ModelError(f"{gguf.name} is not a GGUF file that transformers can read: {_one_line(error)}") from error
     _repair_chat_tokens(model, tokenizer)
     model.save_pretrained(folder)

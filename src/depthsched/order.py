@@ -60,7 +60,7 @@ def keep_layers(drop_order: Sequence[int], depth: int, num_layers: int) -> tuple
 
 
 def _flex(num_layers: int, head: int, tail: int) -> list[int]:
-    return list(range(min(head, num_layers), max(num_layers - tail, head)))
+    return list(range(head, num_layers - tail))
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,15 @@ class Listed(LayerOrder):
 
     layers: tuple[int, ...] = setting(low=0, high=10**6, help="droppable layers joined by +, first dropped first")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.layers)) != len(self.layers):
+            raise SettingsError(f"order {self.name!r}: a layer appears twice in {'+'.join(map(str, self.layers))}")
+
     def rank(self, num_layers: int) -> Sequence[int]:
+        outside = [layer for layer in self.layers if layer >= num_layers]
+        if outside:
+            raise SettingsError(f"order {self.name!r}: layer {outside[0]} is not in 0..{num_layers - 1}")
         return self.layers
 
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import PlanError
-from .order import LayerOrder, Ranked, keep_layers
-from .plugins import parse_order, parse_schedule
+from .errors import PlanError, ProfileError
+from .order import LayerOrder, keep_layers
+from .planspec import parse_plan
+from .plugins import parse_schedule
 from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
-from .settings import split_spec
-from .shape import ModelShape
+from .shape import ModelShape, cost_ratio
 
-DEFAULT_ORDER = "middle-out"
+__all__ = ["DepthPlan", "cost_ratio", "parse_plan", "plan"]
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -166,24 +167,27 @@ class DepthPlan:
         ------
         PlanError
             The text is not JSON, or not a consistent plan.
+        ProfileError
+            Its profile is gone, damaged or edited.
+        UnknownNameError
+            The schedule of an adaptive plan is not installed.
         """
         try:
             values = dict(json.loads(data) if isinstance(data, str) else data)
-            decider = parse_schedule(values["schedule"]) if values.get("adaptive") else None
             return cls(
                 schedule=str(values["schedule"]),
                 order=str(values["order"]),
-                num_layers=int(values["num_layers"]),
-                horizon=int(values["horizon"]),
-                depths=tuple(int(d) for d in values["depths"]),
-                drop_order=tuple(int(d) for d in values["drop_order"]),
+                num_layers=operator.index(values["num_layers"]),
+                horizon=operator.index(values["horizon"]),
+                depths=tuple(operator.index(d) for d in values["depths"]),
+                drop_order=tuple(operator.index(d) for d in values["drop_order"]),
                 notes=tuple(str(n) for n in values.get("notes", ())),
-                decider=decider if isinstance(decider, AdaptiveSchedule) else None,
+                decider=_decider(str(values["schedule"])) if values.get("adaptive") else None,
                 profile=Profile.load(values["profile"]) if values.get("profile") else None,
             )
+        except (PlanError, ProfileError):
+            raise
         except (ValueError, TypeError, KeyError) as error:
-            if isinstance(error, PlanError):
-                raise
             raise PlanError(f"not a depth plan: {type(error).__name__}: {error}") from error
 
     @property
@@ -238,47 +242,6 @@ def plan(
     return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon, profile)
 
 
-def parse_plan(
-    schedule: str | DepthSchedule,
-    order: str | LayerOrder | None = None,
-    profile: Profile | str | Path | None = None,
-) -> tuple[DepthSchedule, LayerOrder, Profile | None]:
-    """The schedule, order and profile of ``schedule[@order][+profile=DIR]``; the arguments are its defaults."""
-    own_order = ""
-    if isinstance(schedule, str):
-        schedule, _, own_profile = schedule.partition("+profile=")
-        schedule, _, own_order = schedule.partition("@")
-        if own_order and own_order.partition(":")[0].strip() != Ranked.name and not own_profile:
-            profile = None  # the plan's own order wins over the default profile's
-        profile = own_profile or profile
-        order = own_order or order
-        schedule = parse_schedule(schedule)
-    if not isinstance(schedule, DepthSchedule):
-        raise PlanError(
-            f"{schedule!r} is not a schedule; give a spec such as 'd3:alpha=0.995' or a DepthSchedule object"
-        )
-    loaded = Profile.load(profile) if isinstance(profile, str | Path) else profile
-    return schedule, *_parse_order(order, loaded)
-
-
-def _parse_order(order: str | LayerOrder | None, profile: Profile | None) -> tuple[LayerOrder, Profile | None]:
-    """The order, and the profile if its bridges apply."""
-    if order is None:
-        order = DEFAULT_ORDER if profile is None else Ranked.name
-    if isinstance(order, str):
-        name, settings = split_spec(order)
-        if name == Ranked.name and "layers=" not in settings:
-            if profile is None:
-                raise PlanError("order 'ranked' comes from a profile; give one (depthsched calibrate writes it)")
-            settings = ",".join(filter(None, ["layers=" + "+".join(map(str, profile.drop_order)), settings]))
-            order = Ranked.from_settings(settings)
-        else:
-            order = parse_order(order)
-    if profile is not None and not isinstance(order, Ranked):
-        raise PlanError(f"the bridges of profile {profile.folder} fit its own order; use order ranked, not {order}")
-    return order, profile if isinstance(order, Ranked) and order.bridges else None
-
-
 def _resolve(
     schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizon: int, profile: Profile | None
 ) -> DepthPlan:
@@ -305,6 +268,15 @@ def _resolve(
     )
 
 
+def _decider(spec: str) -> AdaptiveSchedule:
+    schedule = parse_schedule(spec)
+    if not isinstance(schedule, AdaptiveSchedule):
+        raise PlanError(
+            f"the plan says that it is adaptive, but schedule {spec!r} is not; read it from its source again"
+        )
+    return schedule
+
+
 def _validate(plan: DepthPlan) -> None:
     layers = range(plan.num_layers)
     if plan.horizon < 1 or len(plan.depths) != plan.horizon:
@@ -315,27 +287,3 @@ def _validate(plan: DepthPlan) -> None:
         raise PlanError("depths[0] is the prefill and must be full depth")
     if min(plan.depths) < max(plan.core_size, 1) or max(plan.depths) > plan.num_layers:
         raise PlanError(f"depths must lie between {max(plan.core_size, 1)} and {plan.num_layers}")
-
-
-def cost_ratio(
-    cost: Callable[..., float],
-    depths: Sequence[int],
-    shape: ModelShape,
-    prompt_tokens: int = 0,
-    *,
-    batch: int = 1,
-    writes: bool = False,
-    bridge_params: Callable[[int], int] | None = None,
-) -> float:
-    """Full cost over scheduled cost of decode steps that ran at ``depths``.
-
-    ``cost`` is :meth:`ModelShape.step_bytes` or :meth:`ModelShape.step_flops`; decode step ``i`` reads
-    ``prompt_tokens + i`` tokens. With ``writes`` a skipped layer still pays for its K and V;
-    ``bridge_params`` gives the weights that bridges add at a depth.
-    """
-    bridge = bridge_params or (lambda depth: 0)
-    full = scheduled = 0.0
-    for context, depth in enumerate(depths, start=prompt_tokens + 1):
-        full += cost(shape.num_layers, context, batch)
-        scheduled += cost(depth, context, batch, (shape.num_layers - depth) * writes, bridge(depth))
-    return full / scheduled if scheduled else 1.0

@@ -23,6 +23,7 @@ from .schedule import DepthSchedule
 from .settings import Settings, split_spec, suggest
 
 GROUP = "depthsched"
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 DISABLE = "DEPTHSCHED_DISABLE_PLUGINS"
 BUILTIN = "depthsched"
 
@@ -83,7 +84,7 @@ class Registry:
                 caller(**{argument: argument_for(name)})
             except PluginError:
                 raise
-            except Exception as error:  # a plug-in's own fault, reported under its name
+            except (Exception, SystemExit) as error:  # a plug-in's own fault, reported under its name
                 self.failures[name] = f"{hook} failed: {type(error).__name__}: {error}"
 
 
@@ -128,7 +129,7 @@ def registry() -> Registry:
     manager.add_hookspecs(hookspecs)
     manager.register(_Builtins(), name=BUILTIN)
     result = Registry(manager, {BUILTIN: Origin(BUILTIN, version())})
-    if not os.environ.get(DISABLE):
+    if os.environ.get(DISABLE, "0") in ("", "0"):
         _load_entry_points(result)
     result.call("register_schedules", lambda plugin: _adder(result, result.schedules, DepthSchedule, plugin))
     result.call("register_orders", lambda plugin: _adder(result, result.orders, LayerOrder, plugin))
@@ -151,11 +152,24 @@ def _load_entry_points(result: Registry) -> None:
         origin = Origin(dist.name if dist else point.name, dist.version if dist else "")
         name = origin.plugin if origin.plugin not in result.origins else f"{origin.plugin}:{point.name}"
         try:
-            result.manager.register(point.load(), name=name)
-        except Exception as error:  # whatever an import raises: this plug-in is out, the rest work
+            _register(result.manager, point.load(), name)
+        except (Exception, SystemExit) as error:  # whatever an import raises: this plug-in is out, the rest work
             result.failures[name] = f"{type(error).__name__}: {error}"
         else:
             result.origins[name] = origin
+
+
+def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
+    """Register, or leave nothing behind: pluggy keeps a plug-in whose hooks it refuses."""
+    try:
+        manager.register(plugin, name=name)
+        unknown = [caller.name for caller in manager.get_hookcallers(plugin) or () if not caller.has_spec()]
+        if unknown:
+            raise PluginError(f"there is no hook {unknown[0]!r}; {suggest(unknown[0], HOOKS)}")
+    except BaseException:
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
+        raise
 
 
 def _adder(result: Registry, entries: dict[str, Entry], base: type, plugin: str) -> Callable[[Any], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -48,3 +49,27 @@ class ModelShape:
         """Floating-point operations of one decode step: two per weight, and attention over ``context`` tokens."""
         weights = layers * self.layer_params + self.head_params + written * self.kv_params + bridge
         return batch * (2 * weights + layers * 4 * self.attention_width * context)
+
+
+def cost_ratio(
+    cost: Callable[..., float],
+    depths: Sequence[int],
+    shape: ModelShape,
+    prompt_tokens: int = 0,
+    *,
+    batch: int = 1,
+    writes: bool = False,
+    bridge_params: Callable[[int], int] | None = None,
+) -> float:
+    """Full cost over scheduled cost of decode steps that ran at ``depths``.
+
+    ``cost`` is :meth:`ModelShape.step_bytes` or :meth:`ModelShape.step_flops`; decode step ``i`` reads
+    ``prompt_tokens + i`` tokens. With ``writes`` a skipped layer still pays for its K and V;
+    ``bridge_params`` gives the weights that bridges add at a depth.
+    """
+    bridge = bridge_params or (lambda depth: 0)
+    full = scheduled = 0.0
+    for context, depth in enumerate(depths, start=prompt_tokens + 1):
+        full += cost(shape.num_layers, context, batch)
+        scheduled += cost(depth, context, batch, (shape.num_layers - depth) * writes, bridge(depth))
+    return full / scheduled if scheduled else 1.0

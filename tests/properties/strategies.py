@@ -23,7 +23,7 @@ def any_schedule() -> st.SearchStrategy[DepthSchedule]:
 def any_order(draw: st.DrawFn, num_layers: int) -> LayerOrder:
     """Any built-in order that is valid for a model of ``num_layers`` layers."""
     name = draw(st.sampled_from(sorted(ORDERS)))
-    if name == "list":
+    if name in ("list", "ranked"):
         ranked = draw(st.permutations(range(num_layers)))
         return ORDERS[name](tuple(ranked[: draw(st.integers(1, num_layers))]))
     order: LayerOrder = draw(instances(ORDERS[name]))
@@ -41,9 +41,9 @@ def short_specs(draw: st.DrawFn, num_layers: int, steps: int) -> str:
         "full": [],
         "d3": [f"alpha={draw(st.floats(0.5, 0.99))}"],
         "constant": [f"depth={depth}"],
-        "linear": [f"end={depth}"] + draw(st.sampled_from([[], ["over=4"]])),
+        "linear": [f"end={depth}", *draw(st.sampled_from([[], ["over=4"]]))],
         "step": [f"at={first}+{first + 2},drop={drop}+{min(drop + 2, num_layers)}"],
-        "confidence": [f"depth={depth},margin={draw(st.floats(0, 0.5))}"],
+        "confidence": [f"depth={depth},margin={draw(st.floats(0, 0.1))}"],
     }[name]
     common = draw(
         st.sampled_from([[], [f"start={draw(st.integers(0, steps))}"], ["start=0.5"], [f"min_depth={depth}"]])

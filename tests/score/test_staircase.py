@@ -69,7 +69,7 @@ def worst(model: Any, plan: ds.DepthPlan, rows: list[Sample], bridges: Any = Non
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     schedule=st.sampled_from(NESTED),
     order=st.sampled_from(ORDERS),

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ..plugins import parse_schedule
 from .output import JsonOption, console, print_json, table
 
 
@@ -23,21 +22,16 @@ def check(
     """Run the conformance kit on a schedule: leaves with 2 when a check fails."""
     from ..testing import check_schedule
 
-    report = check_schedule(_target(schedule), max_examples=examples)
+    report = check_schedule(schedule, max_examples=examples)
     if json:
         print_json(report.to_json())
     else:
         rows = table("", "check", "what happened")
         for result in report.results:
             rows.add_row("[green]ok[/]" if result.passed else "[red]failed[/]", result.name, escape(result.message))
-        console().print(rows)
+        out = console()
+        out.print(rows)
+        if report.passed:
+            out.print(f"{schedule} passed {len(report.results)} checks, {examples} examples each")
     if not report.passed:
         raise typer.Exit(2)
-
-
-def _target(spec: str) -> object:
-    """The class for a bare name, whose settings may be required; else the schedule with its settings."""
-    from ..plugins import registry
-
-    known = registry().schedules
-    return known[spec].value if spec in known else parse_schedule(spec)

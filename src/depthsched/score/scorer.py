@@ -169,10 +169,7 @@ def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float,
         mean_depth=float(depths.mean()),
         bytes_speedup=_bytes_speedup(adapter, plan, rows),
         per_depth=tuple(group(d, d, values, depths == d) for d in sorted(set(depths.tolist()), reverse=True)),
-        per_step=tuple(
-            group(int(a), int(b) - 1, values, (steps >= a) & (steps < b))
-            for a, b in pairwise(edges)
-        ),
+        per_step=tuple(group(int(a), int(b) - 1, values, (steps >= a) & (steps < b)) for a, b in pairwise(edges)),
         per_prompt=tuple(
             PromptScore(n, **{name: sums[name][i] for name in METRICS}, depth=float(np.sum(rows[i].depths)))
             for i, n in enumerate(counts)

@@ -13,6 +13,9 @@ from hypothesis.errors import HypothesisException, Unsatisfiable
 T = TypeVar("T")
 
 
+SETTINGS = "settings"
+
+
 class Finding(AssertionError):
     """A broken rule. ``check`` names the check whose rule it is, which may not be the one that met it."""
 
@@ -97,7 +100,7 @@ def smallest_finding(
         probe()
     except Unsatisfiable:
         return Finding(
-            name, "no settings were found that the class accepts; give its fields ranges with setting(low=, high=)"
+            SETTINGS, "no settings were found that the class accepts; give its fields ranges with setting(low=, high=)"
         )
     except (Finding, HypothesisException, BaseExceptionGroup):
         # Hypothesis runs its smallest example last. A check that fails only sometimes ends in an error of
@@ -105,6 +108,8 @@ def smallest_finding(
         if not last:
             raise
         return last[-1]
+    except Exception as error:  # before the check: the class itself fails on settings that its fields allow
+        return Finding(SETTINGS, f"cannot be made from its settings: {type(error).__name__}: {one_line(error)}")
     return None
 
 
@@ -116,13 +121,18 @@ def one_line(value: object, limit: int = 160) -> str:
 
 def run_checks(subject: str, kind: str, finders: dict[str, Callable[[], Finding | None]]) -> CheckReport:
     """Run named checks in order. One that met another check's finding is not repeated, only referred to."""
-    results: list[CheckResult] = []
+    found: dict[str, Finding | None] = {}
     for name, find in finders.items():
-        finding = find()
-        if finding is None:
-            results.append(CheckResult(name, True, ""))
-        elif finding.check != name and any(r.name == finding.check and not r.passed for r in results):
-            results.append(CheckResult(name, False, f"not checked, because {finding.check} failed; fix that first"))
-        else:
-            results.append(CheckResult(name, False, str(finding)))
+        unmade = found.get(SETTINGS)
+        found[name] = Finding(SETTINGS, str(unmade)) if unmade is not None else find()
+    results = [CheckResult(name, finding is None, _message(name, finding, found)) for name, finding in found.items()]
     return CheckReport(subject, kind, tuple(results))
+
+
+def _message(name: str, finding: Finding | None, found: dict[str, Finding | None]) -> str:
+    if finding is None:
+        return ""
+    owner = found.get(finding.check)
+    if finding.check != name and owner is not None and owner.check == finding.check:
+        return f"not checked, because {finding.check} failed; fix that first"
+    return str(finding)

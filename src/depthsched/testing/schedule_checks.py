@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DepthschedError
-from ..schedule import AdaptiveSchedule, DepthSchedule, Signals, resolve_depths
+from ..schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
 from .report import Finding, one_line
 from .settings_checks import check_frozen, check_unchanged, say, show, values_of
-from .strategies import Case
+from .strategies import LAST_STEP, Case, probes
 
+# Steps of a plan that are resolved one by one; beyond it the checks look at chosen steps.
 _RESOLVED = 4096
 _USE_NUMPY = "depth() gets one int or a numpy array of steps: use numpy functions, np.where instead of if"
 
@@ -45,7 +46,7 @@ def _call(schedule: DepthSchedule, case: Case, steps: Any, check: str) -> Any:
             "finite", f"{where}: overflows ({one_line(error)}); use a formula that stays finite up to step 10**6"
         ) from error
     except Exception as error:
-        asked = f"the array of steps {one_line(steps, 24)}" if np.ndim(steps) else f"step {steps}"
+        asked = f"an array of {len(steps)} steps" if np.ndim(steps) else f"step {steps}"
         raise Finding(
             check,
             f"{_at(case)}: depth() fails on {asked} with {type(error).__name__}: {one_line(error, 90)}; {_USE_NUMPY}",
@@ -91,6 +92,9 @@ def one_value_per_step(case: Case) -> None:
 def finite(case: Case) -> None:
     """Every depth is a finite number, up to step 10**6."""
     ask(_resolved(case), case)
+    far = LAST_STEP + 1
+    longest = replace(case, horizon=far, steps=probes(case.schedule, far))
+    ask(_resolved(longest), longest)
 
 
 def deterministic(case: Case) -> None:
@@ -125,7 +129,8 @@ def scalar_equals_vectorised(case: Case) -> None:
             )
         alone = float(raw.reshape(-1)[0])
         # numpy's vectorised power and the scalar one may differ in the last digit; a depth must not.
-        if not np.isclose(*np.clip([alone, depth], -1, case.num_layers + 1), rtol=1e-9, atol=1e-9):
+        low, high = sorted(min(max(value, -1.0), case.num_layers + 1.0) for value in (alone, float(depth)))
+        if high - low > 1e-9 * max(high, 1.0):
             raise Finding(
                 "scalar_equals_vectorised",
                 f"{_at(case, step)}: depth() gives {show(alone)} for the single step and {show(depth)} "
@@ -160,18 +165,109 @@ def bounded(case: Case) -> None:
             f"(depths are then clamped to [{schedule.min_depth}, {case.num_layers}])",
         )
     ask(schedule, case)
-    horizon = min(case.horizon, _RESOLVED)
     try:
         with np.errstate(all="ignore"):
-            depths = resolve_depths(_floating(case.schedule), case.num_layers, horizon)
+            depths = resolve_depths(case.schedule, case.num_layers, min(case.horizon, _RESOLVED))
     except DepthschedError as error:
-        raise Finding(_owner(schedule), f"{_at(case)}: {error}") from error
+        # The framework's own refusals belong to the checks of what the class declares.
+        owner = next((word for word in ("monotone", "starts_full") if word in str(error)), "bounded")
+        raise Finding(owner, f"{_at(case)}: {error}") from error
     low = case.schedule.min_depth
     outside = np.flatnonzero((depths < low) | (depths > case.num_layers))
     if len(outside):
-        at = outside[0]
+        at = int(outside[0])
         raise Finding(
             "bounded",
             f"{_at(case, at)}: the plan's depth is {depths[at]}, expected {low} to {case.num_layers}; "
             "let for_horizon() keep min_depth as it is",
         )
+
+
+def monotone(case: Case) -> None:
+    """Where the class declares monotone, the depth never rises."""
+    if not case.schedule.monotone:
+        return
+    depths = _rounded(case, ask(_resolved(case), case))
+    rises = np.flatnonzero(np.diff(depths) > 0)
+    if len(rises):
+        at = int(rises[0])
+        raise Finding(
+            "monotone",
+            f"{_at(case, case.steps[at + 1])}: the depth rises from {depths[at]:.0f} (step {case.steps[at]}) to "
+            f"{depths[at + 1]:.0f}, but the class declares monotone = True; return a depth that never rises, "
+            "or set monotone = False on the class",
+        )
+
+
+def starts_full(case: Case) -> None:
+    """Where the class declares starts_full, every layer runs at step 0."""
+    if not case.schedule.starts_full:
+        return
+    depth = _rounded(case, ask(_resolved(case), case, (0,)))[0]
+    if depth != case.num_layers:
+        raise Finding(
+            "starts_full",
+            f"{_at(case, 0)}: the depth is {depth:.0f}, expected {case.num_layers}, because the class declares "
+            "starts_full = True; return num_layers at step 0, or set starts_full = False on the class",
+        )
+
+
+def frozen(case: Case) -> None:
+    """The class is a frozen dataclass; asking for depths changes no setting."""
+    check_frozen(case.schedule)
+    schedule = _resolved(case)
+    before = values_of(schedule)
+    try:
+        _call(schedule, case, np.asarray(case.steps, dtype=np.int64), "scalar_equals_vectorised")
+    except Finding:
+        return  # another check's business
+    check_unchanged(schedule, before, "depth()")
+
+
+def adaptive(value: tuple[Case, Signals]) -> None:
+    """decide() returns one finite number, and the same one when asked twice, whatever the model's signals are."""
+    case, signals = value
+    schedule = _resolved(case)
+    assert isinstance(schedule, AdaptiveSchedule)
+    step = case.steps[0]
+    where = f"{_at(case, step)}, {signals}"
+    answers = []
+    for _ in range(2):
+        try:
+            with np.errstate(all="ignore"):
+                raw = np.asarray(schedule.decide(step, case.num_layers, signals))
+        except Exception as error:
+            raise Finding(
+                "adaptive",
+                f"{where}: decide() fails with {type(error).__name__}: {one_line(error, 90)}; return a depth",
+            ) from error
+        if raw.size != 1 or raw.dtype.kind not in "iuf" or not np.isfinite(raw.reshape(-1)[0]):
+            raise Finding("adaptive", f"{where}: decide() returned {show(raw)}; return one finite number")
+        answers.append(float(raw.reshape(-1)[0]))
+    if answers[0] != answers[1]:
+        raise Finding(
+            "adaptive",
+            f"{where}: decide() gave {show(answers[0])}, then {show(answers[1])}; the same signals must give "
+            "the same depth",
+        )
+    if answers[0] < 0:
+        raise Finding("adaptive", f"{where}: decide() returned {show(answers[0])}; return at least 0")
+    depth = decide_depth(schedule, step + int(schedule.start), case.num_layers, signals)
+    if not schedule.min_depth <= depth <= case.num_layers:
+        raise Finding("adaptive", f"{where}: the depth is {depth}, expected {schedule.min_depth} to {case.num_layers}")
+
+
+CASE_CHECKS = {
+    rule.__name__: rule
+    for rule in (
+        frozen,
+        one_value_per_step,
+        finite,
+        deterministic,
+        scalar_equals_vectorised,
+        input_unchanged,
+        bounded,
+        monotone,
+        starts_full,
+    )
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import typing
 from typing import Any
@@ -50,8 +51,8 @@ def check_docstring(cls: type[Settings]) -> None:
 def check_decorated(cls: type[Settings]) -> None:
     """The class itself is a frozen dataclass that compares by its settings."""
     params = cls.__dict__.get("__dataclass_params__")
-    own = [name for name, hint in typing.get_type_hints(cls).items() if name in cls.__dict__.get("__annotations__", {})
-           and typing.get_origin(hint) is not typing.ClassVar]  # fmt: skip
+    hints = typing.get_type_hints(cls)
+    own = [n for n in inspect.get_annotations(cls) if typing.get_origin(hints[n]) is not typing.ClassVar]
     if params is None:
         why = f", or {', '.join(own)} cannot be set" if own else ""
         raise Finding(
@@ -78,7 +79,7 @@ def check_frozen(value: Settings) -> None:
     except TypeError as error:
         raise Finding(
             "frozen",
-            f"{say(value)}: cannot be hashed ({one_line(error)}); use settings that cannot change, a tuple and not a list",
+            f"{say(value)}: cannot be hashed ({one_line(error)}); hold a tuple and not a list",
         ) from error
     if value != twin or hashes[0] != hashes[1]:
         raise Finding(

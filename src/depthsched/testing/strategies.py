@@ -6,7 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hypothesis import reject
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ from ..schedule import AdaptiveSchedule, DepthSchedule, Signals
 from ..settings import Settings, field_types
 
 MAX_LAYERS = 128
-_LAST_STEP = 10**6
+LAST_STEP = 10**6
 _S = TypeVar("_S", bound=Settings)
 _WORDS = st.from_regex(r"[a-z][a-z0-9]{0,7}", fullmatch=True).filter(lambda word: word not in ("none", "true", "false"))
 
@@ -49,31 +49,37 @@ def instances(cls: type[_S]) -> st.SearchStrategy[_S]:
     return _combinations(cls).map(lambda made: made[1])
 
 
+class _TupleForm(NamedTuple):
+    style: str
+    length: int
+
+
 @st.composite
 def _combinations(draw: st.DrawFn, cls: type[_S]) -> tuple[dict[str, Any], _S]:
-    # Tuples of one class usually belong together (at and drop of step), so they get one length.
-    length = draw(st.integers(1, 4))
-    values = {}
-    for field, hint in field_types(cls):
-        if field.init:
-            values[field.name] = draw(_field(field, hint, length))
+    # Tuples of one class usually belong together (at and drop of step), so they get one form.
+    form = _TupleForm(draw(st.sampled_from(["default", "rising", "sorted", "any"])), draw(st.integers(1, 4)))
+    values = {field.name: draw(_field(field, hint, form)) for field, hint in field_types(cls) if field.init}
     try:
         return values, cls(**values)
     except SettingsError:
         reject()
 
 
-def _field(field: dataclasses.Field[Any], hint: Any, length: int) -> st.SearchStrategy[Any]:
+def _field(field: dataclasses.Field[Any], hint: Any, form: _TupleForm) -> st.SearchStrategy[Any]:
     if field.name == "start" and hint == int | float:
         fraction = st.floats(0, 1, exclude_min=True, exclude_max=True)
-        return st.just(0) | st.integers(0, 64) | st.integers(0, _LAST_STEP) | fraction
+        return st.just(0) | st.integers(0, 64) | st.integers(0, LAST_STEP) | fraction
     if field.name == "min_depth":
         return st.just(1) | st.integers(1, 8) | st.integers(1, MAX_LAYERS)
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     options = typing.get_args(hint) if union else (hint,)
     default = _default(field)
-    first = [] if default is dataclasses.MISSING else [st.just(default)]
-    return st.one_of(*first, *[_option(field.metadata, option, default, length) for option in options])
+    drawn = [_option(field.metadata, option, default, form) for option in options]
+    if default is dataclasses.MISSING:
+        return st.one_of(*drawn)
+    if isinstance(default, tuple):
+        return st.just(default) if form.style == "default" else st.one_of(*drawn)
+    return st.one_of(st.just(default), *drawn)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -82,7 +88,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
-def _option(meta: Mapping[str, Any], option: Any, default: Any, length: int) -> st.SearchStrategy[Any]:
+def _option(meta: Mapping[str, Any], option: Any, default: Any, form: _TupleForm) -> st.SearchStrategy[Any]:
     origin: Any = typing.get_origin(option)
     if option is type(None):
         return st.none()
@@ -91,7 +97,7 @@ def _option(meta: Mapping[str, Any], option: Any, default: Any, length: int) -> 
     if origin is tuple:
         item = typing.get_args(option)[0]
         first = default[0] if isinstance(default, tuple) and default else dataclasses.MISSING
-        return _tuples(_option(meta, item, first, length), length)
+        return _tuples(_option(meta, item, first, form), form)
     if option is bool:
         return st.booleans()
     if option is int:
@@ -100,16 +106,19 @@ def _option(meta: Mapping[str, Any], option: Any, default: Any, length: int) -> 
         return _floats(meta, default)
     if option is str:
         return _WORDS
+    if default is not dataclasses.MISSING:
+        return st.just(default)
     raise SettingsError(
         f"a setting of type {option!r} cannot be tried out; use int, float, bool, str, Literal, a tuple of them or None"
     )
 
 
-def _tuples(items: st.SearchStrategy[Any], length: int) -> st.SearchStrategy[tuple[Any, ...]]:
-    same = st.lists(items, min_size=length, max_size=length)
-    rising = st.lists(items, min_size=length, max_size=length, unique=True).map(sorted)
-    # Rising ones first and often: most tuples of settings are positions or levels, and refuse the rest.
-    return st.one_of(rising, rising, same.map(sorted), same, st.lists(items, max_size=4)).map(tuple)
+def _tuples(items: st.SearchStrategy[Any], form: _TupleForm) -> st.SearchStrategy[tuple[Any, ...]]:
+    # Rising ones first: most tuples of settings are positions or levels, and refuse the rest.
+    if form.style == "any":
+        return st.lists(items, max_size=4).map(tuple)
+    unique = form.style != "sorted"
+    return st.lists(items, min_size=form.length, max_size=form.length, unique=unique).map(sorted).map(tuple)
 
 
 def _integers(meta: Mapping[str, Any], default: Any) -> st.SearchStrategy[int]:
@@ -138,9 +147,9 @@ def _limits(meta: Mapping[str, Any], default: Any, *, whole: bool) -> tuple[floa
         low = low + 1 if low is not None and meta.get("low_open") else low
         high = high - 1 if high is not None and meta.get("high_open") else high
     if low is None:
-        low = min(ends[0], high) if high is not None else ends[0]
+        low = ends[0] if high is None or ends[0] < high else high - max(1000, abs(high))
     if high is None:
-        high = max(ends[1], low + 1000 if not low else abs(low) * 1000)
+        high = ends[1] if ends[1] > low else low + max(1000, abs(low))
     return low, high
 
 
@@ -155,7 +164,7 @@ class Case:
     """Steps to ask for, rising, counted from the schedule's start."""
 
 
-_PROBES = sorted({*range(66), *(2**k + d for k in range(6, 20) for d in (-1, 0, 1)), 10**4, 10**5, _LAST_STEP})
+_PROBES = sorted({*range(130), *(2**k + d for k in range(7, 20) for d in (-1, 0, 1)), 10**4, 10**5, LAST_STEP})
 
 
 @st.composite
@@ -166,19 +175,24 @@ def cases(draw: st.DrawFn, drawn: st.SearchStrategy[DepthSchedule]) -> Case:
         num_layers = schedule.min_depth
     else:
         num_layers = draw(st.integers(schedule.min_depth, MAX_LAYERS))
-    horizon = draw(st.sampled_from([256, 8, _LAST_STEP + 1]) | st.integers(1, 1024))
-    last = max(horizon - 1 - _start_tokens(schedule, horizon), 0)
+    horizon = draw(st.sampled_from([256, 8, LAST_STEP + 1]) | st.integers(1, 1024))
     if draw(st.booleans()):
+        last = last_step(schedule, horizon)
         first = draw(st.integers(0, last))
-        steps = list(range(first, min(first + 64, last + 1)))
-    else:
-        steps = [step for step in _PROBES if step <= last]
-    return Case(schedule, num_layers, horizon, tuple(steps))
+        return Case(schedule, num_layers, horizon, tuple(range(first, min(first + 64, last + 1))))
+    return Case(schedule, num_layers, horizon, probes(schedule, horizon))
 
 
-def _start_tokens(schedule: DepthSchedule, horizon: int) -> int:
-    start = schedule.start
-    return int(start * horizon) if isinstance(start, float) else start
+def last_step(schedule: DepthSchedule, horizon: int) -> int:
+    """The last step that an output of ``horizon`` tokens asks for, counted from the schedule's start."""
+    start = int(schedule.start * horizon) if isinstance(schedule.start, float) else schedule.start
+    return max(horizon - 1 - start, 0)
+
+
+def probes(schedule: DepthSchedule, horizon: int) -> tuple[int, ...]:
+    """The first steps of an output, then ever fewer up to its last."""
+    last = last_step(schedule, horizon)
+    return tuple(step for step in _PROBES if step <= last)
 
 
 def signals() -> st.SearchStrategy[Signals]:
