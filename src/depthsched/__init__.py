@@ -11,6 +11,7 @@ from .hookspecs import hookimpl
 from .order import LayerOrder
 from .plan import DepthPlan, plan
 from .plugins import parse_order, parse_schedule, registry
+from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals
 from .settings import setting
 from .shape import ModelShape
@@ -33,6 +34,7 @@ __all__ = [
     "DepthSchedule",
     "LayerOrder",
     "ModelShape",
+    "Profile",
     "Run",
     "Signals",
     "attach",

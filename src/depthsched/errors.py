@@ -36,5 +36,9 @@ class AttachError(DepthschedError, RuntimeError):
     """A model is already attached, in use by another thread, or used in a way a plan cannot follow."""
 
 
+class ProfileError(DepthschedError):
+    """A profile is missing, damaged, edited, or for another model."""
+
+
 class CacheError(DepthschedError, RuntimeError):
     """A KV cache does not hold what the layers about to read it need."""

@@ -8,6 +8,7 @@ import time
 from typing import Any, Self
 
 from .adapters import adapter_for
+from .bridge import prepared
 from .errors import AttachError, CacheError
 from .plan import DepthPlan
 from .runtime.kv import refuse_holes
@@ -38,6 +39,7 @@ class Attachment:
         self.plan = plan
         self.trace: Trace | None = None
         self._switch = LayerSwitch(adapter, write_kv=writes_kv(plan, skipped_kv))
+        self._bridges = prepared(plan.profile.bridges if plan.profile else None, adapter)
         self._busy = threading.Lock()
         self._owner: int | None = None
         self._prefilling = False
@@ -140,7 +142,7 @@ class Attachment:
         self._step += 1
         self._used = self._signals
         self._depth = self.plan.decide(self._step, self._used)
-        self._switch.select(self.plan.keep_sets[self._depth])
+        self._switch.select(self.plan.keep_sets[self._depth], self._bridges.get(self._depth))
 
     def _record(self) -> None:
         """The step that just ended; its token is the caller's."""

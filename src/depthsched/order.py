@@ -136,4 +136,18 @@ class Listed(LayerOrder):
         return self.layers
 
 
-BUILTIN = (MiddleOut, EarlyExit, Strided, Listed)
+@dataclass(frozen=True)
+class Ranked(LayerOrder):
+    """The order that calibration found: ``ranked`` with a profile fills the layers in.
+
+    Without a profile, or with ``bridges=false``, nothing stands in for the skipped layers.
+    """
+
+    layers: tuple[int, ...] = setting(low=0, high=10**6, help="droppable layers joined by +; filled in from a profile")
+    bridges: bool = setting(True, help="whether the bridges of the profile stand in for skipped layers")
+
+    def rank(self, num_layers: int) -> Sequence[int]:
+        return self.layers
+
+
+BUILTIN = (MiddleOut, EarlyExit, Strided, Listed, Ranked)

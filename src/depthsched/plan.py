@@ -6,19 +6,22 @@ import functools
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import PlanError
+from .errors import PlanError, ProfileError
 from .order import LayerOrder, keep_layers
-from .plugins import parse_order, parse_schedule
+from .planspec import parse_plan
+from .plugins import parse_schedule
+from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
-from .shape import ModelShape
+from .shape import ModelShape, cost_ratio
 
-DEFAULT_ORDER = "middle-out"
+__all__ = ["DepthPlan", "cost_ratio", "parse_plan", "plan"]
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -40,6 +43,8 @@ class DepthPlan:
         What the plan had to change, such as a depth clipped to the core layers.
     decider : AdaptiveSchedule or None
         Set when the depth of a step is decided while decoding; ``depths`` is then the curve of a sure model.
+    profile : Profile or None
+        Where the bridges that stand in for skipped layers come from.
     """
 
     schedule: str
@@ -50,6 +55,7 @@ class DepthPlan:
     drop_order: tuple[int, ...]
     notes: tuple[str, ...] = ()
     decider: AdaptiveSchedule | None = field(default=None, compare=False, repr=False)
+    profile: Profile | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -114,12 +120,25 @@ class DepthPlan:
 
     def flops_speedup(self, shape: ModelShape, prompt_tokens: int = 0) -> float:
         """Floating-point operations of the decode steps at full depth over those of this plan."""
-        return cost_ratio(shape.step_flops, self._decode_depths, shape, prompt_tokens, writes=not self.nested)
+        return self._ratio(shape.step_flops, shape, prompt_tokens)
 
     def bytes_speedup(self, shape: ModelShape, prompt_tokens: int = 0, batch: int = 1) -> float:
         """Bytes that the decode steps move at full depth over those of this plan: what a clock can reach."""
+        return self._ratio(shape.step_bytes, shape, prompt_tokens, batch)
+
+    def bridge_params(self, depth: int) -> int:
+        """Weights that bridges add to a step at this depth."""
+        return self.profile.bridge_params(depth) if self.profile else 0
+
+    def _ratio(self, cost: Callable[..., float], shape: ModelShape, prompt_tokens: int, batch: int = 1) -> float:
         return cost_ratio(
-            shape.step_bytes, self._decode_depths, shape, prompt_tokens, batch=batch, writes=not self.nested
+            cost,
+            self._decode_depths,
+            shape,
+            prompt_tokens,
+            batch=batch,
+            writes=not self.nested,
+            bridge_params=self.bridge_params,
         )
 
     @property
@@ -137,6 +156,7 @@ class DepthPlan:
             "drop_order": list(self.drop_order),
             "notes": list(self.notes),
             "adaptive": self.adaptive,
+            "profile": str(self.profile.folder) if self.profile else None,
         }
 
     @classmethod
@@ -147,6 +167,8 @@ class DepthPlan:
         ------
         PlanError
             The text is not JSON, or not a consistent plan.
+        ProfileError
+            Its profile is gone, damaged or edited.
         UnknownNameError
             The schedule of an adaptive plan is not installed.
         """
@@ -161,8 +183,9 @@ class DepthPlan:
                 drop_order=tuple(operator.index(d) for d in values["drop_order"]),
                 notes=tuple(str(n) for n in values.get("notes", ())),
                 decider=_decider(str(values["schedule"])) if values.get("adaptive") else None,
+                profile=Profile.load(values["profile"]) if values.get("profile") else None,
             )
-        except PlanError:
+        except (PlanError, ProfileError):
             raise
         except (ValueError, TypeError, KeyError) as error:
             raise PlanError(f"not a depth plan: {type(error).__name__}: {error}") from error
@@ -171,6 +194,7 @@ class DepthPlan:
     def digest(self) -> str:
         """A stable hash of what runs: equal plans have it equal in every process and version."""
         content = [self.num_layers, self.horizon, self.depths, self.drop_order, self.adaptive and self.schedule]
+        content += [self.profile.digest] if self.profile else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def __hash__(self) -> int:
@@ -188,6 +212,7 @@ def plan(
     *,
     num_layers: int,
     horizon: int = 256,
+    profile: Profile | str | Path | None = None,
 ) -> DepthPlan:
     """Resolve a schedule and a layer order for a model and a number of tokens.
 
@@ -201,36 +226,29 @@ def plan(
         Decoder layers of the model.
     horizon : int
         Tokens to resolve, the one from the prefill included.
+    profile : Profile, str or Path, optional
+        A calibrated profile or its folder: its order is the default, and its bridges stand in for skipped
+        layers. A spec may name its own: ``"d3:alpha=0.995+profile=DIR"``.
 
     Raises
     ------
-    SettingsError, UnknownNameError, ScheduleError, PlanError
+    SettingsError, UnknownNameError, ScheduleError, PlanError, ProfileError
     """
     if num_layers < 1:
         raise PlanError(f"num_layers={num_layers} must be at least 1")
     if not 1 <= horizon <= 10**7:
         raise PlanError(f"horizon={horizon} must be between 1 and 10 million tokens")
-    schedule, order = parse_plan(schedule, order)
-    return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon)
+    schedule, order, profile = parse_plan(schedule, order, profile)
+    return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon, profile)
 
 
-def parse_plan(
-    schedule: str | DepthSchedule, order: str | LayerOrder | None = None
-) -> tuple[DepthSchedule, LayerOrder]:
-    """The schedule and the order that ``schedule[@order]`` names; ``order`` is the default for the second."""
-    if isinstance(schedule, str):
-        text, at, own_order = schedule.partition("@")
-        order = own_order if at else order
-        schedule = parse_schedule(text)
-    if not isinstance(schedule, DepthSchedule):
+def _resolve(
+    schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizon: int, profile: Profile | None
+) -> DepthPlan:
+    if profile is not None and profile.num_layers != num_layers:
         raise PlanError(
-            f"{schedule!r} is not a schedule; give a spec such as 'd3:alpha=0.995' or a DepthSchedule object"
+            f"the profile in {profile.folder} is for {profile.num_layers} layers, and the model has {num_layers}"
         )
-    order = DEFAULT_ORDER if order is None else order
-    return schedule, parse_order(order) if isinstance(order, str) else order
-
-
-def _resolve(schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizon: int) -> DepthPlan:
     ranked = order.resolve(num_layers)
     depths = resolve_depths(schedule, num_layers, horizon)
     core = num_layers - len(ranked)
@@ -246,6 +264,7 @@ def _resolve(schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizo
         drop_order=ranked,
         notes=tuple(notes),
         decider=schedule if isinstance(schedule, AdaptiveSchedule) else None,
+        profile=profile,
     )
 
 
@@ -268,24 +287,3 @@ def _validate(plan: DepthPlan) -> None:
         raise PlanError("depths[0] is the prefill and must be full depth")
     if min(plan.depths) < max(plan.core_size, 1) or max(plan.depths) > plan.num_layers:
         raise PlanError(f"depths must lie between {max(plan.core_size, 1)} and {plan.num_layers}")
-
-
-def cost_ratio(
-    cost: Callable[..., float],
-    depths: Sequence[int],
-    shape: ModelShape,
-    prompt_tokens: int = 0,
-    *,
-    batch: int = 1,
-    writes: bool = False,
-) -> float:
-    """Full cost over scheduled cost of decode steps that ran at ``depths``.
-
-    ``cost`` is :meth:`ModelShape.step_bytes` or :meth:`ModelShape.step_flops`; decode step ``i`` reads
-    ``prompt_tokens + i`` tokens. With ``writes`` a skipped layer still pays for its K and V.
-    """
-    full = scheduled = 0.0
-    for context, depth in enumerate(depths, start=prompt_tokens + 1):
-        full += cost(shape.num_layers, context, batch)
-        scheduled += cost(depth, context, batch, (shape.num_layers - depth) * writes)
-    return full / scheduled if scheduled else 1.0

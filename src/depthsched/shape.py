@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -35,16 +36,40 @@ class ModelShape:
     weight_bytes: int = 2
     kv_bytes: int = 2
 
-    def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0) -> float:
+    def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
         """Bytes one decode step moves: weights of ``layers`` layers, LM head, KV read of ``context`` tokens.
 
-        ``written`` counts skipped layers whose K and V are written all the same.
+        ``written`` counts skipped layers whose K and V are written all the same, ``bridge`` the weights of bridges.
         """
-        weights = layers * self.layer_params + self.head_params + written * self.kv_params
+        weights = layers * self.layer_params + self.head_params + written * self.kv_params + bridge
         kv = (layers * context + written) * self.kv_values * batch
         return weights * self.weight_bytes + kv * self.kv_bytes
 
-    def step_flops(self, layers: int, context: float, batch: int = 1, written: int = 0) -> float:
+    def step_flops(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
         """Floating-point operations of one decode step: two per weight, and attention over ``context`` tokens."""
-        weights = layers * self.layer_params + self.head_params + written * self.kv_params
+        weights = layers * self.layer_params + self.head_params + written * self.kv_params + bridge
         return batch * (2 * weights + layers * 4 * self.attention_width * context)
+
+
+def cost_ratio(
+    cost: Callable[..., float],
+    depths: Sequence[int],
+    shape: ModelShape,
+    prompt_tokens: int = 0,
+    *,
+    batch: int = 1,
+    writes: bool = False,
+    bridge_params: Callable[[int], int] | None = None,
+) -> float:
+    """Full cost over scheduled cost of decode steps that ran at ``depths``.
+
+    ``cost`` is :meth:`ModelShape.step_bytes` or :meth:`ModelShape.step_flops`; decode step ``i`` reads
+    ``prompt_tokens + i`` tokens. With ``writes`` a skipped layer still pays for its K and V;
+    ``bridge_params`` gives the weights that bridges add at a depth.
+    """
+    bridge = bridge_params or (lambda depth: 0)
+    full = scheduled = 0.0
+    for context, depth in enumerate(depths, start=prompt_tokens + 1):
+        full += cost(shape.num_layers, context, batch)
+        scheduled += cost(depth, context, batch, (shape.num_layers - depth) * writes, bridge(depth))
+    return full / scheduled if scheduled else 1.0

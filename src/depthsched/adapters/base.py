@@ -63,6 +63,12 @@ class Adapter:
         """Sizes that decide what a decode step costs."""
         raise ModelError(f"adapter {self.name!r} does not define shape(self)")
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of final states (behind the last norm), ``[..., hidden]`` to ``[..., vocabulary]``."""
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+        scale = getattr(self.config, "logits_scaling", None)  # Granite
+        return logits if scale is None else logits / scale
+
     def write_kv(self, layer: nn.Module, hidden: torch.Tensor, cache: Any, position_embeddings: Any) -> None:
         """Write K and V of a skipped layer from the state that passes through it.
 

@@ -16,6 +16,8 @@ def check_plan(plan: DepthPlan, adapter: Adapter) -> None:
             f"the plan is for {plan.num_layers} layers and the model has {adapter.num_layers}; "
             f"resolve it with num_layers={adapter.num_layers}"
         )
+    if plan.profile is not None:
+        plan.profile.check_model(adapter.model)
 
 
 def writes_kv(plan: DepthPlan, skipped_kv: str) -> bool:

@@ -69,6 +69,7 @@ class Run:
             self.prompt_tokens,
             batch=len(self.tokens),
             writes=self.wrote_kv,
+            bridge_params=self.plan.bridge_params,
         )
 
     @property

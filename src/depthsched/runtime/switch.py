@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import nn
 
 from ..adapters import Adapter
+from ..bridge import Bridge
 from ..errors import AttachError
 
 _install_lock = threading.Lock()
@@ -48,6 +49,22 @@ class _Skipped:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.layer, name)  # some loops read layer.attention_type
+
+
+class _Bridged:
+    """A layer, or its stand-in, with a bridge in front of it or behind it."""
+
+    def __init__(self, inner: Any, bridge: Bridge, *, after: bool) -> None:
+        self.inner, self.bridge, self.after = inner, bridge, after
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.after:
+            return self.bridge(self.inner(hidden_states, *args, **kwargs))
+        hidden: torch.Tensor = self.inner(self.bridge(hidden_states), *args, **kwargs)
+        return hidden
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
 
 class LayerSwitch:
@@ -90,8 +107,11 @@ class LayerSwitch:
         self.adapter.decoder._modules["layers"] = self._before
         self._switched = None
 
-    def select(self, keep: Sequence[int] | None) -> None:
-        """Run only these layers from now on; ``None`` runs all."""
+    def select(self, keep: Sequence[int] | None, bridges: Mapping[int, Bridge] | None = None) -> None:
+        """Run only these layers from now on; ``None`` runs all.
+
+        ``bridges`` act on the state that enters their layer; the number of layers means: behind the last.
+        """
         if self._switched is None:
             raise AttachError("this plan is no longer attached to its model")
         kept = None if keep is None else set(keep)
@@ -99,3 +119,9 @@ class LayerSwitch:
             layer if kept is None or i in kept else stand_in
             for i, (layer, stand_in) in enumerate(zip(self._layers, self._stand_ins, strict=True))
         ]
+        for at, bridge in (bridges or {}).items():
+            last = at == len(self._layers)
+            inner = self._switched.active[at - last]
+            # A skipped layer writes its K and V from the state as it comes, so its bridge acts behind it.
+            after = last or isinstance(inner, _Skipped)
+            self._switched.active[at - last] = _Bridged(inner, bridge, after=after)

@@ -48,7 +48,8 @@ def make_backend(
     """
     if name not in BACKENDS:
         raise PlanError(f"unknown backend {name!r}; use one of {', '.join(BACKENDS)}")
-    eager = EagerBackend(adapter, plan.keep_sets, write_kv=write_kv)
+    bridges = plan.profile.bridges if plan.profile else None
+    eager = EagerBackend(adapter, plan.keep_sets, write_kv=write_kv, bridges=bridges)
     if name == "eager":
         return eager, "asked for"
     device = adapter.model.device.type
@@ -56,6 +57,8 @@ def make_backend(
         raise PlanError(f"backend 'cuda-graph' needs a model on a CUDA device, and this one is on {device}")
     if own_cache:
         return eager, "the caller's own cache is to be filled, which the fast backends do not do"
+    if bridges:
+        return eager, "the plan has bridges, which only the eager backend applies"
     kind = CudaGraphBackend if name == "cuda-graph" or (name == "auto" and device == "cuda") else CompiledBackend
     try:
         fast = kind(adapter, plan.keep_sets, write_kv=write_kv, batch=batch, max_tokens=max_tokens)

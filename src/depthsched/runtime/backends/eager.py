@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 
 from ...adapters import Adapter
+from ...bridge import Bridges, prepared
 from ..switch import LayerSwitch
 
 
@@ -21,15 +22,25 @@ class EagerBackend:
         The layers that run at each depth.
     write_kv : bool
         Whether skipped layers write K and V from the passed-through state.
+    bridges : Bridges, optional
+        What stands in for skipped layers at each depth.
     """
 
     name = "eager"
     compile_seconds = 0.0
 
-    def __init__(self, adapter: Adapter, keep_sets: Mapping[int, tuple[int, ...]], *, write_kv: bool = False) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        keep_sets: Mapping[int, tuple[int, ...]],
+        *,
+        write_kv: bool = False,
+        bridges: Bridges | None = None,
+    ) -> None:
         self.model = adapter.model
         self.keep_sets = keep_sets
         self.switch = LayerSwitch(adapter, write_kv=write_kv)
+        self.bridges = prepared(bridges, adapter)
         self._cache: Any = None
         self._mask = torch.empty(0)
         self._position = torch.empty(0)
@@ -50,7 +61,7 @@ class EagerBackend:
         return self._forward(input_ids, positions[:, -input_ids.shape[1] :])
 
     def step(self, tokens: torch.Tensor, depth: int) -> torch.Tensor:
-        self.switch.select(self.keep_sets[depth])
+        self.switch.select(self.keep_sets[depth], self.bridges.get(depth))
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=-1)
         self._position = self._position + 1
         return self._forward(tokens[:, None], self._position)

@@ -1,0 +1,6 @@
+"""Calibration: layer order, bridges and schedule for one model, with evidence."""
+
+from .calibrate import Options, calibrate
+from .solve import Frontier, Point, Target
+
+__all__ = ["Frontier", "Options", "Point", "Target", "calibrate"]

@@ -1,0 +1,121 @@
+"""``depthsched score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..plan import parse_plan
+from .doctor import versions
+from .output import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    OrderOption,
+    console,
+    notes,
+    print_json,
+    quiet_libraries,
+    table,
+)
+
+if TYPE_CHECKING:
+    from ..score import Sample, ScoreResult
+
+ProfileOption = Annotated[str | None, typer.Option("--profile", "-p", help="A profile that calibrate wrote.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("score")(score)
+
+
+def score(
+    prompts: Annotated[Path, typer.Option("--prompts", help="JSON lines: prompt (or question), maybe completion.")],
+    schedule: Annotated[
+        str, typer.Option("--schedule", "-s", help="schedule[@order][+profile=DIR]; several separated by ';'.")
+    ] = "d3",
+    order: OrderOption = None,
+    profile: ProfileOption = None,
+    model: ModelOption = "smollm2",
+    limit: Annotated[int | None, typer.Option("--limit", help="Score only so many prompts.")] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "-n", help="Length of the model's own answers.")
+    ] = 128,
+    method: Annotated[str, typer.Option("--method", help="auto, staircase or step-by-step.")] = "auto",
+    raw: Annotated[bool, typer.Option("--raw", help="Give prompts as they are, without the chat template.")] = False,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """What a schedule costs in quality: KL, agreement and perplexity against full depth, on the same tokens."""
+    specs = [spec.strip() for spec in schedule.split(";") if spec.strip()]
+    for spec in specs:
+        parse_plan(spec, order, profile)  # before the model, so that a typo costs no loading
+    loaded, samples = load_samples(model, prompts, limit, max_new_tokens, raw, dtype, device)
+    from ..plan import plan
+    from ..score import score as score_plans
+
+    layers = loaded.config.get_text_config(decoder=True).num_hidden_layers
+    plans = [plan(spec, order, num_layers=layers, horizon=max_new_tokens, profile=profile) for spec in specs]
+    with notes().status("scoring", spinner="dots") as status:
+        results = score_plans(
+            loaded, plans, samples, method=method, progress=lambda done, of: status.update(f"scoring, {done} of {of}")
+        )
+    if json:
+        rows = [result.to_json() for result in results]
+        extra = {"model": model, "versions": versions()}
+        print_json({**(rows[0] if len(rows) == 1 else {}), "rows": rows, **extra})
+    else:
+        _print(results)
+
+
+def load_samples(
+    model: str, prompts: Path, limit: int | None, max_new_tokens: int, raw: bool, dtype: str, device: str
+) -> tuple[Any, list[Sample]]:
+    """The model, and the prompts with their completions."""
+    quiet_libraries()
+    from ..models import load_model
+    from ..score import own_answers, read_prompts
+
+    rows = read_prompts(prompts, limit)
+    with notes().status(f"loading {model}", spinner="dots") as status:
+        loaded, tokenizer = load_model(model, dtype=dtype, device=device)
+        samples = own_answers(
+            loaded,
+            tokenizer,
+            rows,
+            max_new_tokens=max_new_tokens,
+            raw=raw,
+            progress=lambda done, of: status.update(f"the model's own answers, {done} of {of}"),
+        )
+    return loaded, samples
+
+
+def _print(results: list[ScoreResult]) -> None:
+    out = console()
+    first = results[0]
+    out.print(
+        f"{first.prompts} prompts, {first.tokens} decode steps, perplexity {first.perplexity_full:.3f} at full depth"
+    )
+    rows = table("schedule", "order", ">depth", ">fewer bytes", ">KL", ">95%", ">agreement", ">95%", ">perplexity")
+    for result in results:
+        order = result.order.partition(":")[0] + (" + bridges" if result.profile else "")
+        rows.add_row(
+            result.schedule,
+            order,
+            f"{result.mean_depth:.1f}",
+            f"{result.bytes_speedup:.2f}x",
+            f"{result.kl.mean:.3f}",
+            _bounds(result.kl.low, result.kl.high),
+            f"{result.agreement.mean:.3f}",
+            _bounds(result.agreement.low, result.agreement.high),
+            f"{result.perplexity:.3f}",
+        )
+    out.print(rows)
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"

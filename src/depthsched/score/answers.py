@@ -1,0 +1,152 @@
+"""Prompts as tokens, with a completion: a given one, or the model's own greedy answer at full depth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import SettingsError
+from ..models import cache_dir
+from ..profile import weights_digest, write_atomic
+from ..runtime.run import generate
+from .prompts import Prompt
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and its completion as token ids."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+
+def own_answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int = 128,
+    batch: int = 16,
+    raw: bool = False,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> list[Sample]:
+    """Tokens of every prompt and its completion.
+
+    Parameters
+    ----------
+    model, tokenizer
+        As from :func:`depthsched.load_model`.
+    prompts : sequence of Prompt
+        A prompt without a completion gets the model's own greedy answer at full depth.
+    max_new_tokens : int
+        Length of an answer; a given completion is cut there too.
+    batch : int
+        Prompts answered at once.
+    raw : bool
+        Take the prompt as it stands, also where the tokenizer has a chat template.
+    cache : bool
+        Keep answers in the cache folder, by the content of model and prompt.
+    progress : callable, optional
+        Gets the number of answers ready and the number of all.
+
+    Returns
+    -------
+    list of Sample
+        In the order of the prompts.
+    """
+    ids = [encode(tokenizer, prompt.text, raw=raw) for prompt in prompts]
+    given = [_encode_completion(tokenizer, prompt.completion) for prompt in prompts]
+    store = _Store(model, max_new_tokens) if cache else None
+    found = [own or (store.get(row) if store else None) for own, row in zip(given, ids, strict=True)]
+    # Prompts of like length share a batch, so that little of it is padding.
+    missing = sorted((i for i, answer in enumerate(found) if not answer), key=lambda i: len(ids[i]))
+    for begin in range(0, len(missing), batch):
+        rows = missing[begin : begin + batch]
+        for i, answer in zip(rows, _answer(model, [ids[i] for i in rows], max_new_tokens), strict=True):
+            found[i] = answer
+            if store:
+                store.put(ids[i], answer)
+        if progress:
+            progress(len(prompts) - len(missing) + begin + len(rows), len(prompts))
+    return [Sample(row, (answer or ())[:max_new_tokens]) for row, answer in zip(ids, found, strict=True)]
+
+
+def encode(tokenizer: Any, text: str, *, raw: bool = False) -> tuple[int, ...]:
+    """Token ids of a prompt, through the chat template if the tokenizer has one."""
+    if not raw and getattr(tokenizer, "chat_template", None):
+        chat = [{"role": "user", "content": text}]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    else:
+        ids = tokenizer(text)["input_ids"]
+    if not ids:
+        raise SettingsError("a prompt has no tokens")
+    return tuple(ids)
+
+
+def _encode_completion(tokenizer: Any, text: str | None) -> tuple[int, ...] | None:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text is not None else None
+
+
+def _answer(model: Any, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[tuple[int, ...]]:
+    ids, mask = left_padded(prompts)
+    run = generate(
+        model,
+        {"input_ids": ids, "attention_mask": mask},
+        "full",
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        backend="eager",
+    )
+    return [_until_end(row, _end_tokens(model)) for row in run.tokens.tolist()]
+
+
+def left_padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of ids as one tensor ``[rows, longest]`` padded on the left, and its mask."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+def _end_tokens(model: Any) -> frozenset[int]:
+    end = model.generation_config.eos_token_id
+    return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+
+
+def _until_end(row: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
+    for i, token in enumerate(row):
+        if token in ends:
+            return tuple(row[: i + 1])
+    return tuple(row)
+
+
+class _Store:
+    """Answers on disk, one file each, named by what they depend on."""
+
+    def __init__(self, model: Any, max_new_tokens: int) -> None:
+        self.folder = cache_dir() / "answers"
+        dtype = str(next(model.parameters()).dtype)
+        self.key = f"{weights_digest(model)} {dtype} {max_new_tokens} greedy"
+
+    def _path(self, prompt: Sequence[int]) -> Path:
+        digest = hashlib.sha256(f"{self.key} {list(prompt)}".encode()).hexdigest()
+        return self.folder / digest[:2] / f"{digest[2:34]}.json"
+
+    def get(self, prompt: Sequence[int]) -> tuple[int, ...] | None:
+        try:
+            return tuple(int(token) for token in json.loads(self._path(prompt).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None  # absent or damaged: answer again
+
+    def put(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
+        write_atomic(self._path(prompt), json.dumps(list(answer)).encode())

@@ -1,0 +1,155 @@
+"""What scoring found, as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+METRICS = ("kl", "agreement", "nll_full", "nll")
+
+
+class Interval(NamedTuple):
+    """A mean and its 95% bootstrap interval over prompts; ``None`` bounds for a single prompt."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PromptScore:
+    """Sums over the decode steps of one prompt."""
+
+    tokens: int
+    kl: float
+    agreement: float
+    nll_full: float
+    nll: float
+    depth: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Means over the positions that share a depth or a range of steps.
+
+    Attributes
+    ----------
+    first, last : int
+        The depth (both equal), or the first and last decode step of the range.
+    """
+
+    first: int
+    last: int
+    tokens: int
+    kl: float
+    agreement: float
+    nll_full: float
+    nll: float
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """Quality of one plan against full depth, teacher-forced. Decode steps only: the prefill is full in both.
+
+    Attributes
+    ----------
+    schedule, order : str
+    profile : str or None
+    method : str
+        ``staircase`` (one pass) or ``step-by-step``.
+    prompts, tokens : int
+        Prompts and decode steps that were scored.
+    kl, agreement : Interval
+        KL(full || scheduled) in nats per token, and the share of tokens with the same most likely token.
+    nll_full, nll : Interval
+        Negative log-likelihood of the completion per token, at full depth and under the plan.
+    mean_depth, bytes_speedup : float
+    per_depth, per_step : tuple of Group
+    per_prompt : tuple of PromptScore
+        For paired comparisons of two plans on the same prompts.
+    seconds : float
+        Wall clock of scoring: both passes, without generating answers.
+    """
+
+    schedule: str
+    order: str
+    profile: str | None
+    method: str
+    prompts: int
+    tokens: int
+    kl: Interval
+    agreement: Interval
+    nll_full: Interval
+    nll: Interval
+    mean_depth: float
+    bytes_speedup: float
+    per_depth: tuple[Group, ...]
+    per_step: tuple[Group, ...]
+    per_prompt: tuple[PromptScore, ...]
+    seconds: float
+
+    @property
+    def perplexity_full(self) -> float:
+        """Perplexity of the completions at full depth."""
+        return math.exp(self.nll_full.mean)
+
+    @property
+    def perplexity(self) -> float:
+        """Perplexity of the completions under the plan."""
+        return math.exp(min(self.nll.mean, 700))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; intervals are ``{mean, low, high}`` under ``intervals``."""
+        return {
+            "schedule": self.schedule,
+            "order": self.order,
+            "profile": self.profile,
+            "method": self.method,
+            "prompts": self.prompts,
+            "tokens": self.tokens,
+            "kl": self.kl.mean,
+            "agreement": self.agreement.mean,
+            "perplexity_full": self.perplexity_full,
+            "perplexity": self.perplexity,
+            "mean_depth": self.mean_depth,
+            "bytes_speedup": self.bytes_speedup,
+            "intervals": {name: getattr(self, name)._asdict() for name in METRICS},
+            "per_depth": [{"depth": g.first, **_values(g)} for g in self.per_depth],
+            "per_step": [{"first": g.first, "last": g.last, **_values(g)} for g in self.per_step],
+            "seconds": self.seconds,
+        }
+
+
+def _values(group: Group) -> dict[str, Any]:
+    return {"tokens": group.tokens, **{name: getattr(group, name) for name in METRICS}}
+
+
+def interval(sums: Sequence[float], counts: Sequence[int], seed: int = 0) -> Interval:
+    """The mean per token over all prompts, with a bootstrap interval that draws whole prompts."""
+    total, tokens = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    mean = float(total.sum() / tokens.sum())
+    if len(total) < 2:
+        return Interval(mean, None, None)
+    if np.ptp(total / tokens) == 0:
+        return Interval(mean, mean, mean)
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (total, tokens),
+        lambda t, n, axis: t.sum(axis=axis) / n.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def group(first: int, last: int, values: Mapping[str, np.ndarray[Any, Any]], mask: np.ndarray[Any, Any]) -> Group:
+    """Means of the positions that a mask picks."""
+    return Group(first, last, int(mask.sum()), **{name: float(values[name][mask].mean()) for name in METRICS})

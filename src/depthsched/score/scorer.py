@@ -1,0 +1,196 @@
+"""Score a plan: teacher-forced against full depth, in one pass where the plan is nested."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from ..adapters import Adapter, adapter_for
+from ..errors import PlanError
+from ..plan import DepthPlan, cost_ratio
+from ..runtime.backends import EagerBackend
+from ..runtime.policy import check_plan, writes_kv
+from ..runtime.signals import read_signals
+from .answers import Progress, Sample
+from .metrics import Metrics, compare_logits, compare_states
+from .result import METRICS, PromptScore, ScoreResult, group, interval
+from .staircase import Staircase
+
+METHODS = ("auto", "staircase", "step-by-step")
+_BUCKETS = 8
+
+
+class _Row(NamedTuple):
+    """One prompt's decode steps."""
+
+    metrics: Metrics
+    depths: list[int]
+    prompt_tokens: int
+
+
+def score(
+    model: Any,
+    plans: Sequence[DepthPlan],
+    samples: Sequence[Sample],
+    *,
+    method: str = "auto",
+    batch_tokens: int = 6144,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[ScoreResult]:
+    """Score plans on the same samples; full depth is computed once for all of them.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    plans : sequence of DepthPlan
+    samples : sequence of Sample
+        As from :func:`own_answers`. A completion of a single token has no decode step and is left out.
+    method : str
+        ``auto``: one pass for nested plans, step by step for the others.
+    batch_tokens : int
+        Most positions, padding included, that run at once: the bound on memory. A longer sample runs alone.
+    force : bool
+        Drive a model family that is unknown or refused.
+    progress : callable, optional
+        Gets the number of (sample, plan) pairs done and the number of all.
+
+    Returns
+    -------
+    list of ScoreResult
+        In the order of the plans.
+
+    Raises
+    ------
+    PlanError
+        No sample has a decode step, or ``method="staircase"`` for a plan that is not nested.
+    """
+    adapter = adapter_for(model, force=force)
+    for plan in plans:
+        check_plan(plan, adapter)
+        _check_method(plan, method)
+    usable = [sample for sample in samples if len(sample.completion) > 1]
+    if not usable:
+        raise PlanError("no completion has a second token, so no decode step to score; allow longer answers")
+    rows: list[list[_Row]] = [[] for _ in plans]
+    seconds = [0.0] * len(plans)
+    done = 0
+    for chunk in batches(usable, batch_tokens):
+        began = time.perf_counter()
+        batch = Staircase(adapter, chunk)
+        full = batch.full()
+        shared = time.perf_counter() - began
+        for i, plan in enumerate(plans):
+            began = time.perf_counter()
+            one_pass = method != "step-by-step" and plan.nested
+            rows[i] += (_one_pass if one_pass else _step_by_step)(adapter, plan, batch, full, chunk)
+            seconds[i] += shared + time.perf_counter() - began
+            done += len(chunk)
+            if progress:
+                progress(done, len(usable) * len(plans))
+    return [_result(adapter, *both, method) for both in zip(plans, rows, seconds, strict=True)]
+
+
+def _check_method(plan: DepthPlan, method: str) -> None:
+    if method not in METHODS:
+        raise PlanError(f"unknown method {method!r}; use one of {', '.join(METHODS)}")
+    if method == "staircase" and not plan.nested:
+        raise PlanError(f"plan {plan.schedule!r} is not nested, so it has no staircase; use method='auto'")
+
+
+def batches(samples: Sequence[Sample], tokens: int) -> Iterator[list[Sample]]:
+    """Samples of like length together, each batch at most so many positions with padding."""
+    chunk: list[Sample] = []
+    for sample in sorted(samples, key=lambda s: (len(s.prompt) + len(s.completion), s.prompt)):
+        longest = max(len(s.prompt) for s in [*chunk, sample]) + max(len(s.completion) for s in [*chunk, sample])
+        if chunk and longest * (len(chunk) + 1) > tokens:
+            yield chunk
+            chunk = []
+        chunk.append(sample)
+    if chunk:
+        yield chunk
+
+
+def _one_pass(
+    adapter: Adapter, plan: DepthPlan, batch: Staircase, full: torch.Tensor, chunk: Sequence[Sample]
+) -> list[_Row]:
+    depths = batch.depths(plan)
+    states = batch.run(depths, plan.keep_sets, plan.profile.bridges if plan.profile else None)
+    valid = batch.valid
+    found = compare_states(adapter, full[valid], states[valid], batch.targets[valid])
+    counts = valid.sum(1).tolist()
+    split = zip(*(torch.split(values, counts) for values in found), strict=True)
+    return [_Row(Metrics(*m), depths[:n], len(s.prompt)) for m, n, s in zip(split, counts, chunk, strict=True)]
+
+
+@torch.no_grad()
+def _step_by_step(
+    adapter: Adapter, plan: DepthPlan, batch: Staircase, full: torch.Tensor, chunk: Sequence[Sample]
+) -> list[_Row]:
+    """One forward a token, as a run would do it; for plans whose depth can rise, and to check the staircase."""
+    rows = []
+    bridges = plan.profile.bridges if plan.profile else None
+    for i, sample in enumerate(chunk):
+        completion = torch.tensor(sample.completion, device=full.device)
+        ids = torch.tensor([sample.prompt], device=full.device)
+        logits, depths = [], []
+        with EagerBackend(adapter, plan.keep_sets, write_kv=writes_kv(plan, "auto"), bridges=bridges) as engine:
+            last = engine.prefill(ids, torch.ones_like(ids), DynamicCache())
+            for step in range(1, len(completion)):
+                depths.append(plan.decide(step, read_signals(last) if plan.adaptive else None))
+                last = engine.step(completion[step - 1 : step], depths[-1])
+                logits.append(last[0])
+        reference = adapter.logits(full[i, : len(depths)])
+        rows.append(_Row(compare_logits(reference, torch.stack(logits), completion[1:]), depths, len(sample.prompt)))
+    return rows
+
+
+def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float, method: str) -> ScoreResult:
+    counts = [len(row.depths) for row in rows]
+    values = {name: np.concatenate([row.metrics[i].numpy() for row in rows]) for i, name in enumerate(METRICS)}
+    depths = np.concatenate([row.depths for row in rows])
+    steps = np.concatenate([np.arange(1, n + 1) for n in counts])
+    sums = {name: [float(row.metrics[i].sum()) for row in rows] for i, name in enumerate(METRICS)}
+    edges = np.unique(np.linspace(1, max(counts) + 1, min(_BUCKETS, max(counts)) + 1).astype(int))
+    return ScoreResult(
+        schedule=plan.schedule,
+        order=plan.order,
+        profile=str(plan.profile.folder) if plan.profile else None,
+        method="staircase" if method != "step-by-step" and plan.nested else "step-by-step",
+        prompts=len(rows),
+        tokens=sum(counts),
+        **{name: interval(sums[name], counts) for name in METRICS},
+        mean_depth=float(depths.mean()),
+        bytes_speedup=_bytes_speedup(adapter, plan, rows),
+        per_depth=tuple(group(d, d, values, depths == d) for d in sorted(set(depths.tolist()), reverse=True)),
+        per_step=tuple(group(int(a), int(b) - 1, values, (steps >= a) & (steps < b)) for a, b in pairwise(edges)),
+        per_prompt=tuple(
+            PromptScore(n, **{name: sums[name][i] for name in METRICS}, depth=float(np.sum(rows[i].depths)))
+            for i, n in enumerate(counts)
+        ),
+        seconds=seconds,
+    )
+
+
+def _bytes_speedup(adapter: Adapter, plan: DepthPlan, rows: list[_Row]) -> float:
+    """Of all steps of all prompts together, each prompt decoded alone."""
+    shape = adapter.shape()
+    full = scheduled = 0.0
+    for row in rows:
+        one = sum(shape.step_bytes(shape.num_layers, row.prompt_tokens + i) for i in range(1, len(row.depths) + 1))
+        ratio = cost_ratio(
+            shape.step_bytes,
+            row.depths,
+            shape,
+            row.prompt_tokens,
+            writes=writes_kv(plan, "auto"),
+            bridge_params=plan.bridge_params,
+        )
+        full, scheduled = full + one, scheduled + one / ratio
+    return full / scheduled

@@ -1,0 +1,232 @@
+"""The staircase: teacher-forced decoding of a nested plan in one forward pass.
+
+Decode step ``s`` consumes token ``s - 1`` of the completion and predicts token ``s``. In a nested plan a layer
+that runs at step ``s`` ran at every step before it, so over all steps it runs on a prefix of them: it is
+applied to those columns at once, and the rest pass it by. Its attention sees exactly the positions that ran it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from ..adapters import Adapter
+from ..bridge import Bridge, Bridges
+from ..errors import PlanError
+from ..plan import DepthPlan
+from ..runtime.switch import SwitchedLayers
+from .answers import Sample, left_padded
+
+Tap = Callable[[int, torch.Tensor], torch.Tensor | None]
+
+
+class Staircase:
+    """A batch of prompts with their completions, its prompts run once at full depth.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    samples : sequence of Sample
+        Each with at least two tokens of completion: the first comes out of the prefill.
+
+    Attributes
+    ----------
+    steps : int
+        Decode steps of the longest completion, S.
+    targets : torch.Tensor
+        Token that each decode step predicts, ``[batch, S]``; column ``c`` is step ``c + 1``.
+    valid : torch.Tensor
+        Which of them are real, ``[batch, S]``, bool.
+    """
+
+    def __init__(self, adapter: Adapter, samples: Sequence[Sample]) -> None:
+        if not samples or min(len(s.completion) for s in samples) < 2:
+            raise PlanError("every sample needs a completion of at least two tokens: the prefill makes the first")
+        self.adapter = adapter
+        device = adapter.model.device
+        ids, mask = (t.to(device) for t in left_padded([s.prompt for s in samples]))
+        lengths = torch.tensor([len(s.completion) for s in samples], device=device)
+        self.steps = int(lengths.max()) - 1
+        rows = torch.zeros(len(samples), self.steps + 1, dtype=torch.long, device=device)
+        for row, sample in zip(rows, samples, strict=True):
+            row[: len(sample.completion)] = torch.tensor(sample.completion, device=device)
+        self._inputs, self.targets = rows[:, :-1], rows[:, 1:]
+        self.valid = torch.arange(1, self.steps + 1, device=device) < lengths[:, None]
+        # Behind a completion's end nothing is padding: no earlier position sees it, and its own rows are dropped.
+        self._mask = torch.cat([mask, mask.new_ones(len(samples), self.steps)], dim=1)
+        self._positions = (self._mask.cumsum(-1) - 1).clamp_min(0)
+        self._prompt = ids.shape[1]
+        self._keys: list[Any] = []
+        self._prefill(ids)
+
+    @torch.no_grad()
+    def _prefill(self, ids: torch.Tensor) -> None:
+        cache = DynamicCache()
+        self.adapter.decoder(
+            input_ids=ids,
+            attention_mask=self._mask[:, : self._prompt],
+            position_ids=self._positions[:, : self._prompt],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        self._keys = [(layer.keys, layer.values) for layer in cache.layers]
+
+    def depths(self, plan: DepthPlan) -> list[int]:
+        """Depth of every decode step of this batch."""
+        return [plan.depth(step) for step in range(1, self.steps + 1)]
+
+    @torch.no_grad()
+    def run(
+        self,
+        depths: Sequence[int],
+        keep_sets: Mapping[int, Sequence[int]],
+        bridges: Bridges | None = None,
+        tap: Tap | None = None,
+    ) -> torch.Tensor:
+        """Final states of every decode step, behind the last norm, ``[batch, S, hidden]``.
+
+        Parameters
+        ----------
+        depths : sequence of int
+            Depth of decode steps 1 to S; never rising, with nested keep sets.
+        keep_sets : mapping of int to sequence of int
+            The layers that run at each depth.
+        bridges : Bridges, optional
+        tap : callable, optional
+            Gets every layer's index and the states that enter it, bridged; index L is the last norm's input.
+            May return states to go on with.
+
+        Raises
+        ------
+        PlanError
+            A layer would run again after it was skipped.
+        """
+        stairs = _stairs(depths, keep_sets, self.adapter.num_layers)
+        cache = DynamicCache()
+        for i, (keys, values) in enumerate(self._keys):
+            cache.update(keys, values, i)
+        with _stepping(self.adapter, stairs, _by_layer(depths, bridges or {}, self._like()), tap):
+            output = self.adapter.decoder(
+                input_ids=self._inputs,
+                attention_mask=self._mask,
+                position_ids=self._positions[:, self._prompt :],
+                past_key_values=cache,
+                use_cache=True,
+            )
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def full(self, tap: Tap | None = None) -> torch.Tensor:
+        """:meth:`run` at full depth."""
+        layers = self.adapter.num_layers
+        return self.run([layers] * self.steps, {layers: range(layers)}, tap=tap)
+
+    def _like(self) -> torch.Tensor:
+        weight: torch.Tensor = self.adapter.model.get_output_embeddings().weight
+        return weight
+
+
+def _stairs(depths: Sequence[int], keep_sets: Mapping[int, Sequence[int]], num_layers: int) -> list[int]:
+    """Steps that run each layer; they are the first ones."""
+    kept = {depth: frozenset(keep_sets[depth]) for depth in set(depths)}
+    stairs = []
+    for layer in range(num_layers):
+        runs = [layer in kept[depth] for depth in depths]
+        if any(later and not sooner for sooner, later in pairwise(runs)):
+            raise PlanError(f"layer {layer} runs again after it was skipped; only nested plans make a staircase")
+        stairs.append(sum(runs))
+    return stairs
+
+
+Spans = list[tuple[slice, Bridge]]
+
+
+def _by_layer(depths: Sequence[int], bridges: Bridges, like: torch.Tensor) -> dict[int, Spans]:
+    """For every layer the bridges in front of it, each with the columns it acts on."""
+    spans: dict[int, Spans] = {}
+    for depth in dict.fromkeys(depths):
+        first = depths.index(depth)
+        columns = slice(first, first + depths.count(depth))
+        for layer, bridge in bridges.get(depth, {}).items():
+            spans.setdefault(layer, []).append((columns, bridge.to(like)))
+    return spans
+
+
+class _Stair:
+    """Runs a layer on the first columns only; the others pass."""
+
+    def __init__(self, layer: nn.Module, count: int, before: Spans, after: Spans, tap: Tap | None, index: int) -> None:
+        self.layer, self.count, self.before, self.after, self.tap, self.index = layer, count, before, after, tap, index
+
+    def __call__(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        hidden = _bridged(hidden, self.before)
+        if self.tap:
+            changed = self.tap(self.index, hidden)
+            hidden = hidden if changed is None else changed
+        if self.count:
+            out = self.layer(hidden[:, : self.count], *args, **_cut(kwargs, self.count, hidden.shape[1]))
+            hidden = torch.cat([out, hidden[:, self.count :]], dim=1) if self.count < hidden.shape[1] else out
+        return _bridged(hidden, self.after)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.layer, name)  # some loops read layer.attention_type
+
+
+def _bridged(hidden: torch.Tensor, spans: Spans) -> torch.Tensor:
+    if spans:
+        hidden = hidden.clone()
+        for columns, bridge in spans:
+            hidden[:, columns] = bridge(hidden[:, columns])
+    return hidden
+
+
+def _cut(kwargs: dict[str, Any], count: int, of: int) -> dict[str, Any]:
+    """A layer's arguments for the first ``count`` of the columns that transformers prepared them for."""
+    cut = dict(kwargs)
+    if kwargs.get("position_ids") is not None:
+        cut["position_ids"] = kwargs["position_ids"][:, :count]
+    if kwargs.get("position_embeddings") is not None:
+        cut["position_embeddings"] = tuple(part[:, :count] for part in kwargs["position_embeddings"])
+    mask = kwargs.get("attention_mask")
+    if mask is not None:
+        if not isinstance(mask, torch.Tensor):
+            raise PlanError(
+                "scoring needs attention masks that are tensors; load the model with sdpa or eager attention"
+            )
+        seen = mask.shape[-1] - of + count
+        cut["attention_mask"] = mask[..., :seen] if mask.dim() == 2 else mask[:, :, :count, :seen]
+    return cut
+
+
+@contextmanager
+def _stepping(adapter: Adapter, stairs: Sequence[int], spans: Mapping[int, Spans], tap: Tap | None) -> Iterator[None]:
+    """The model's layers as stairs, and as they were afterwards."""
+    layers = adapter.layers
+    last = len(stairs) - 1
+    switched = SwitchedLayers(layers)
+    switched.active = [
+        _Stair(layer, stairs[i], spans.get(i, []), spans.get(last + 1, []) if i == last else [], tap, i)
+        for i, layer in enumerate(layers)
+    ]
+    hook = None
+    if tap:
+        norm: Any = adapter.decoder.norm
+        hook = norm.register_forward_pre_hook(lambda module, args: _tapped(tap, last + 1, args[0]))
+    adapter.decoder._modules["layers"] = switched
+    try:
+        yield
+    finally:
+        adapter.decoder._modules["layers"] = layers
+        if hook:
+            hook.remove()
+
+
+def _tapped(tap: Tap, index: int, hidden: torch.Tensor) -> tuple[torch.Tensor]:
+    changed = tap(index, hidden)
+    return (hidden if changed is None else changed,)

@@ -1,0 +1,199 @@
+"""Calibration end to end on a tiny model."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import depthsched as ds
+from depthsched.adapters import adapter_for
+from depthsched.calibrate import Options, Target, calibrate
+from depthsched.calibrate.fit import FitSet
+from depthsched.calibrate.units import Units
+from depthsched.errors import PlanError, ProfileError, SettingsError
+from depthsched.score import Sample, score
+
+from ..tiny import LAYERS, VOCAB, make_tiny, prompt, tiny
+
+OPTIONS = Options(min_depth=4, corrections=1)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    model = tiny("llama", "sdpa")
+    rows = []
+    for seed in range(16):
+        inputs = prompt(tokens=4 + seed % 3, seed=seed)
+        torch.manual_seed(seed)
+        run = ds.generate(model, inputs, max_new_tokens=24, do_sample=True)
+        rows.append(Sample(tuple(inputs["input_ids"][0].tolist()), tuple(run.tokens[0].tolist())))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def profile(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> ds.Profile:
+    out = tmp_path_factory.mktemp("profile")
+    return calibrate(tiny("llama", "sdpa"), "tiny", samples, out, target=Target(speedup=1.2), options=OPTIONS)
+
+
+def test_a_profile_holds_order_bridges_schedule_and_evidence(profile: ds.Profile) -> None:
+    assert len(profile.drop_order) == 4
+    assert sorted(profile.bridges) == [4, 5, 6, 7]
+    assert profile.schedule is not None
+    evidence = profile.content["evidence"]
+    assert set(evidence["orders"]) == {"block", "ranked"}
+    assert evidence["chosen_point"]["bytes_speedup"] >= 1.2
+    assert (profile.folder / "frontier.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (profile.folder / ".work").exists()
+
+
+def test_bridges_beat_plain_skipping(profile: ds.Profile, samples: list[Sample]) -> None:
+    model = tiny("llama", "sdpa")
+    plans = [
+        ds.plan(spec, num_layers=LAYERS, horizon=24, profile=profile)
+        for spec in ("constant:depth=5", "constant:depth=5@ranked:bridges=false")
+    ]
+    bridged, plain = score(model, plans, samples)
+    assert plans[0].drop_order == plans[1].drop_order
+    assert bridged.kl.mean < 0.9 * plain.kl.mean
+    assert bridged.bytes_speedup < plain.bytes_speedup  # the bridges are counted
+
+
+def test_eager_attach_and_staircase_agree(profile: ds.Profile, samples: list[Sample]) -> None:
+    model = tiny("llama", "sdpa")
+    plan = ds.plan("linear:end=4", num_layers=LAYERS, horizon=16, profile=profile)
+    one, other = (score(model, [plan], samples[:3], method=m)[0] for m in ("staircase", "step-by-step"))
+    assert one.kl.mean == pytest.approx(other.kl.mean, abs=1e-5)
+    inputs = prompt()
+    run = ds.generate(model, inputs, plan, max_new_tokens=16, do_sample=False)
+    plain = ds.generate(model, inputs, "linear:end=4", order=f"list:layers={'+'.join(map(str, plan.drop_order))}",
+                        max_new_tokens=16, do_sample=False)  # fmt: skip
+    with ds.attach(model, plan):
+        attached = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+    assert attached[:, inputs["input_ids"].shape[1] :].tolist() == run.tokens.tolist()
+    assert run.tokens.tolist() != plain.tokens.tolist()
+    assert run.bytes_speedup < plain.bytes_speedup
+
+
+def test_interrupted_and_resumed_gives_the_identical_profile(
+    profile: ds.Profile, samples: list[Sample], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def stop(text: str) -> None:
+        said.append(text)
+        if len(said) == 6:
+            raise KeyboardInterrupt
+
+    model, target = tiny("llama", "sdpa"), Target(speedup=1.2)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model, "tiny", samples, tmp_path / "p", target=target, options=OPTIONS, say=stop)
+    finished = sorted(path.name for path in (tmp_path / "p" / ".work").iterdir())
+    assert any(name.startswith("rank-") for name in finished)
+    resumed = calibrate(model, "tiny", samples, tmp_path / "p", target=target, options=OPTIONS)
+    assert resumed.content == profile.content
+
+
+def test_units_are_not_computed_twice_and_not_shared_between_keys(tmp_path: Path) -> None:
+    calls = []
+    compute: Any = lambda: calls.append(1) or [1, 2]  # noqa: E731
+    assert [Units(tmp_path / "w", {"a": 1}).value("x", compute) for _ in range(2)] == [[1, 2]] * 2
+    assert len(calls) == 1
+    Units(tmp_path / "w", {"a": 2}).value("x", compute)
+    assert len(calls) == 2
+
+
+def test_the_fit_finds_an_affine_map_exactly() -> None:
+    """With layers that only add an affine change, the bridge of a run is that change."""
+    model = make_tiny("llama", "sdpa")
+    weight = torch.randn(32, 32, generator=torch.Generator().manual_seed(0)) * 0.1
+
+    class Affine(torch.nn.Module):
+        def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            kwargs["past_key_values"].update(*[hidden.new_zeros(len(hidden), 2, hidden.shape[1], 8)] * 2, self.index)
+            return hidden + hidden @ weight + 0.5
+
+    for index in (3, 4):
+        model.model.layers[index] = Affine()
+        model.model.layers[index].index = index
+    g = torch.Generator().manual_seed(2)
+    draw = lambda n: tuple(torch.randint(3, VOCAB, (n,), generator=g).tolist())  # noqa: E731
+    fits = FitSet(adapter_for(model), [Sample(draw(4), draw(40)) for _ in range(12)])
+    bridge = fits.fit_run(3, 4)
+    want = torch.eye(32) + weight
+    assert bridge.unexplained < 1e-3
+    assert (torch.eye(32) + bridge.bridge.weight - want).abs().max() < 0.05
+    both, _ = fits.fit_keep_set([0, 1, 2, 5, 6, 7])
+    assert (torch.eye(32) + both[3].weight - want @ want).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("damage", ["truncate", "edit", "tensors", "missing", "cut"])
+def test_a_damaged_profile_is_refused(profile: ds.Profile, tmp_path: Path, damage: str) -> None:
+    folder = Path(shutil.copytree(profile.folder, tmp_path / "copy"))
+    text, tensors = folder / "profile.json", folder / "bridges.safetensors"
+    if damage == "truncate":
+        text.write_text(text.read_text()[:-100])
+    elif damage == "edit":
+        content = json.loads(text.read_text())
+        content["drop_order"] = content["drop_order"][::-1]
+        text.write_text(json.dumps(content))
+    elif damage == "tensors":
+        data = bytearray(tensors.read_bytes())
+        data[-1] ^= 1
+        tensors.write_bytes(data)
+    elif damage == "missing":
+        tensors.unlink()
+    else:
+        tensors.write_bytes(tensors.read_bytes()[:-8])
+    reason = {"truncate": "truncated", "edit": "edited", "tensors": "edited", "missing": "missing", "cut": "truncated"}
+    with pytest.raises(ProfileError, match=reason[damage]):
+        ds.plan("constant:depth=5", num_layers=LAYERS, profile=folder)
+
+
+def test_a_profile_of_another_model_is_refused(profile: ds.Profile) -> None:
+    plan = ds.plan("constant:depth=5", num_layers=LAYERS, profile=profile)
+    with pytest.raises(ProfileError, match="configuration differs"):
+        ds.generate(make_tiny("llama", intermediate_size=72), prompt(), plan, max_new_tokens=2)
+    tuned = make_tiny("llama")
+    with torch.no_grad():
+        tuned.model.layers[2].mlp.up_proj.weight.mul_(1.02)
+    with pytest.raises(ProfileError, match="weights differ"):
+        ds.generate(tuned, prompt(), plan, max_new_tokens=2)
+    half = make_tiny("llama", "sdpa", torch.bfloat16)
+    assert ds.generate(half, prompt(), plan, max_new_tokens=4, do_sample=False).tokens.shape == (1, 4)
+    with pytest.raises(PlanError, match="8 layers"):
+        ds.plan("constant:depth=5", num_layers=9, profile=profile)
+
+
+def test_orders_and_profiles_in_specs(profile: ds.Profile) -> None:
+    def spec(text: str, **options: Any) -> ds.DepthPlan:
+        return ds.plan(text, num_layers=LAYERS, horizon=8, **options)
+
+    own = spec(f"constant:depth=5+profile={profile.folder}")
+    assert own.drop_order == profile.drop_order
+    assert own.profile is not None
+    assert own.digest != spec("constant:depth=5@ranked:bridges=false", profile=profile).digest
+    assert spec("constant:depth=5@middle-out", profile=profile).profile is None
+    assert ds.DepthPlan.from_json(own.to_json()) == own
+    with pytest.raises(PlanError, match="comes from a profile"):
+        spec("constant:depth=5@ranked")
+    with pytest.raises(PlanError, match="fit its own order"):
+        spec("constant:depth=5", order="middle-out", profile=profile)
+    with pytest.raises(ProfileError, match="no profile in"):
+        spec("constant:depth=5", profile="/nowhere")
+
+
+@pytest.mark.parametrize(
+    "bad", [{}, {"max_kl": 0.1, "speedup": 2.0}, {"max_kl": -1.0}, {"min_agreement": 2.0}, {"speedup": 0.5}]
+)
+def test_a_target_is_one_sane_number(bad: dict[str, float]) -> None:
+    with pytest.raises(SettingsError):
+        Target(**bad)
+
+
+def test_too_few_samples(samples: list[Sample], tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="at least 4"):
+        calibrate(tiny("llama", "sdpa"), "tiny", samples[:3], tmp_path)
