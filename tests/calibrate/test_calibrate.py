@@ -78,6 +78,20 @@ def test_eager_attach_and_staircase_agree(profile: ds.Profile, samples: list[Sam
     assert run.bytes_speedup < plain.bytes_speedup
 
 
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler: install g++")
+@pytest.mark.parametrize("skipped_kv", ["omit", "write"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_compiled_backend_crosses_the_same_bridges(profile: ds.Profile, skipped_kv: str, batch: int) -> None:
+    model, inputs = tiny("llama", "sdpa"), prompt(batch, 5)
+    plan = ds.plan("linear:end=4", num_layers=LAYERS, horizon=16, profile=profile)
+    eager, fast = (
+        ds.generate(model, inputs, plan, max_new_tokens=16, backend=b, skipped_kv=skipped_kv, do_sample=False)
+        for b in ("eager", "compiled")
+    )
+    assert fast.trace.backend == "compiled"
+    assert fast.tokens.tolist() == eager.tokens.tolist()
+
+
 def test_interrupted_and_resumed_gives_the_identical_profile(
     profile: ds.Profile, samples: list[Sample], tmp_path: Path
 ) -> None:

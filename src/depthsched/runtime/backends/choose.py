@@ -57,11 +57,9 @@ def make_backend(
         raise PlanError(f"backend 'cuda-graph' needs a model on a CUDA device, and this one is on {device}")
     if own_cache:
         return eager, "the caller's own cache is to be filled, which the fast backends do not do"
-    if bridges:
-        return eager, "the plan has bridges, which only the eager backend applies"
     kind = CudaGraphBackend if name == "cuda-graph" or (name == "auto" and device == "cuda") else CompiledBackend
     try:
-        fast = kind(adapter, plan.keep_sets, write_kv=write_kv, batch=batch, max_tokens=max_tokens)
+        fast = kind(adapter, plan.keep_sets, write_kv=write_kv, batch=batch, max_tokens=max_tokens, bridges=bridges)
     except NotLean as error:
         return eager, f"the model's own layers run: {error}"
     if name != "auto":

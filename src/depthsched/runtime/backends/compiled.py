@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...adapters import Adapter
+from ...bridge import Bridges, prepared
 from ..lean import LeanKernels, StaticKV, kernels_for, lean_model
 from ..switch import LayerSwitch
 
@@ -28,6 +29,8 @@ class CompiledBackend:
         Rows of the run.
     max_tokens : int
         Most tokens the run can hold, prompt included.
+    bridges : mapping, optional
+        Bridges over the skipped runs of each depth.
 
     Raises
     ------
@@ -48,15 +51,20 @@ class CompiledBackend:
         write_kv: bool = False,
         batch: int = 1,
         max_tokens: int = 0,
+        bridges: Bridges | None = None,
     ) -> None:
         self.adapter, self.keep_sets, self.write_kv = adapter, keep_sets, write_kv
         self.batch, self.max_tokens = batch, max_tokens
         self.lean = lean_model(adapter, max_tokens)
+        self.bridges = {
+            depth: {at: (bridge.weight.T.contiguous(), bridge.bias) for at, bridge in row.items()}
+            for depth, row in prepared(bridges, adapter).items()
+        }
         self.switch = LayerSwitch(adapter)
         self.compile_seconds = 0.0
 
     def __enter__(self) -> Self:
-        self._kernels: LeanKernels = kernels_for(self.lean, self.batch, write=self.write_kv)
+        self._kernels: LeanKernels = kernels_for(self.lean, self.batch, write=self.write_kv, bridged=bool(self.bridges))
         self.compile_seconds = self._kernels.seconds
         self.switch.__enter__()  # nobody else may run a plan on the model meanwhile
         return self
@@ -115,20 +123,26 @@ class CompiledBackend:
 
     def _forward(self, depth: int) -> Tensor:
         """One step, from the static inputs to logits; tensors only, so that it can be captured."""
-        slot, run = self._slot, self._kernels.layer
+        slot, kernels = self._slot, self._kernels
         place = slot - self._padding
         cos, sin = self._cos[place], self._sin[place]
         self._bias.index_fill_(0, slot, 0.0)
         x = F.embedding(self._tokens, self.lean.embedding)
-        if self._kernels.write_only is None:
-            for i in self.keep_sets[depth]:
-                x = run(x, cos, sin, slot, self._bias, *self._windows[i])[0]
-        else:
-            kept = set(self.keep_sets[depth])
-            for i, window in enumerate(self._windows):
-                if i in kept:
-                    x = run(x, cos, sin, slot, self._bias, *window)[0]
-                else:
-                    self._kernels.write_only(x, cos, sin, slot, *window)
-        logits: Tensor = self._kernels.head(x, *self.lean.head)[0]
+        kept, bridges = set(self.keep_sets[depth]), self.bridges.get(depth, {})
+        for i, window in enumerate(self._windows):
+            if i not in kept and kernels.write_only is not None:
+                kernels.write_only(x, cos, sin, slot, *window)  # from the state as it comes, before its bridge
+            if i in bridges:
+                x = self._cross(x, bridges[i])
+            if i in kept:
+                x = kernels.layer(x, cos, sin, slot, self._bias, *window)[0]
+        if len(self._windows) in bridges:
+            x = self._cross(x, bridges[len(self._windows)])
+        logits: Tensor = kernels.head(x, *self.lean.head)[0]
         return logits
+
+    def _cross(self, x: Tensor, bridge: tuple[Tensor, Tensor]) -> Tensor:
+        if self._kernels.bridge is None:
+            return x
+        crossed: Tensor = self._kernels.bridge(x, *bridge)[0]
+        return crossed

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...adapters import Adapter
+from ...bridge import Bridges
 from .compiled import CompiledBackend
 
 MAX_GRAPHS = 64
@@ -93,9 +94,10 @@ class CudaGraphBackend(CompiledBackend):
         write_kv: bool = False,
         batch: int = 1,
         max_tokens: int = 0,
+        bridges: Bridges | None = None,
         capture: Callable[[Callable[[], Tensor]], Callable[[], Tensor]] | None = None,
     ) -> None:
-        super().__init__(adapter, keep_sets, write_kv=write_kv, batch=batch, max_tokens=max_tokens)
+        super().__init__(adapter, keep_sets, write_kv=write_kv, batch=batch, max_tokens=max_tokens, bridges=bridges)
         self.capacity = max_tokens
         self.graphs = GraphStore(capture or CudaCapture())
 

@@ -32,10 +32,11 @@ class LeanKernels:
     layer: Kernel
     head: Kernel
     write_only: Kernel | None
+    bridge: Kernel | None
     seconds: float
 
 
-def kernels_for(model: LeanModel, batch: int, *, write: bool = False) -> LeanKernels:
+def kernels_for(model: LeanModel, batch: int, *, write: bool = False, bridged: bool = False) -> LeanKernels:
     """The kernels of a model for a batch size.
 
     One layer is compiled, with its weights as inputs and the length of the context left open. So every layer,
@@ -51,7 +52,8 @@ def kernels_for(model: LeanModel, batch: int, *, write: bool = False) -> LeanKer
     layer = _kernel("layer", model, batch)
     head = _kernel("head", model, batch)
     write_only = _kernel("write_only", model, batch) if write else None
-    return LeanKernels(layer, head, write_only, time.perf_counter() - began)
+    bridge = _kernel("bridge", model, batch) if bridged else None
+    return LeanKernels(layer, head, write_only, bridge, time.perf_counter() - began)
 
 
 def is_compiled(model: LeanModel, batch: int, *, write: bool = False) -> bool:
@@ -81,6 +83,9 @@ def _problem(name: str, model: LeanModel, batch: int) -> tuple[Callable[..., Ten
     x = like(batch, model.embedding.shape[1], dtype=model.embedding.dtype)
     if name == "head":
         return functools.partial(ops.head, spec.eps), (x, *model.head), []
+    if name == "bridge":
+        width = x.shape[1]
+        return ops.bridge, (x, like(width, width, dtype=x.dtype), like(width, dtype=x.dtype)), []
     angle = like(batch, spec.head_dim, dtype=x.dtype)
     slot = like(1, dtype=torch.int64)
     held = like(_EXAMPLE_CONTEXT, batch, spec.kv_heads, spec.head_dim, dtype=x.dtype)

@@ -137,6 +137,11 @@ def write_only(
     return x.clone()
 
 
+def bridge(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A bridge over a skipped run: ``x + x @ weight.T + bias``, ``weight`` ``[hidden, hidden]`` with outputs first."""
+    return x + linear(x, weight, bias)
+
+
 def head(eps: float, x: Tensor, norm: Tensor, *weight_and_bias: Tensor) -> Tensor:
     """Final norm and LM head: logits ``[batch, vocabulary]``."""
     return linear(rms_norm(x, norm, eps), *weight_and_bias)
