@@ -28,6 +28,7 @@ def test_unknown_models(tmp_path):
     assert "no such model" in refused("./nowhere")
     assert "no such model" in refused(str(tmp_path / "nowhere"))
     assert "no such model" in refused("a/b/c")
+    assert "no such model" in refused("not a name")
     assert "no such model" in refused("")
     assert "no such file" in refused(str(tmp_path / "model.gguf"))
     assert "has no config.json" in refused(str(tmp_path))
@@ -83,7 +84,7 @@ def gguf(tmp_path, monkeypatch):
     return file
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError("disk full")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError("disk full"), ModelError("no")])
 def test_an_interrupted_conversion_leaves_nothing(gguf, tmp_path, monkeypatch, error):
     """The converter itself is cut off after its first file, as an interrupt or a full disk would."""
 
@@ -118,10 +119,12 @@ def test_two_processes_convert_at_once(gguf, monkeypatch):
         write_something(source, folder)
         target = folder.parent / f"key-transformers-{importlib.metadata.version('transformers')}"
         shutil.copytree(folder, target)
+        (target / "theirs").write_text("whole")
 
     monkeypatch.setattr(models, "_convert", overtaken)
     folder = models.converted(gguf, "key")
     assert [f.name for f in folder.parent.iterdir()] == [folder.name]
+    assert (folder / "theirs").exists()
 
 
 def test_the_cache_key_tells_transformers_and_the_file_apart(gguf, monkeypatch):
@@ -150,9 +153,10 @@ def test_the_embedded_model(smollm2):
     assert model.config.model_type == "llama"
     assert model.config.num_hidden_layers == 30
     assert tokenizer.padding_side == "left"
-    assert tokenizer.eos_token == "<|im_end|>"
-    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
-    assert tokenizer.pad_token_id is not None
+    assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == 2
+    assert model.dtype == torch.float32
+    assert not model.training
     ids = tokenizer("The capital of France is", return_tensors="pt")
     run = ds.generate(model, ids, "full", max_new_tokens=2)
     assert "Paris" in tokenizer.decode(run.tokens[0])
