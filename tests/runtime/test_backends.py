@@ -84,6 +84,21 @@ def test_logits_agree_step_by_step(dtype: torch.dtype) -> None:
         assert (a - b).abs().max() <= 1e-3 * a.abs().max()
 
 
+@compiles
+@pytest.mark.slow
+def test_tokens_of_the_embedded_model(smollm2: tuple[Any, Any]) -> None:
+    model, tokenizer = smollm2
+    turn = [{"role": "user", "content": "Why is the sky blue?"}]
+    inputs = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    for plan in ("full", "d3:alpha=0.98"):
+        runs = [
+            ds.generate(model, inputs, plan, max_new_tokens=16, do_sample=False, backend=backend)
+            for backend in ("eager", "compiled")
+        ]
+        assert runs[1].trace.backend == "compiled"
+        assert runs[0].tokens.tolist() == runs[1].tokens.tolist()
+
+
 class _Recorder:
     def __init__(self, seen: list[torch.Tensor]) -> None:
         self.seen = seen
