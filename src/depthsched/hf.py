@@ -42,6 +42,7 @@ class Attachment:
         self._bridges = prepared(plan.profile.bridges if plan.profile else None, adapter)
         self._busy = threading.Lock()
         self._owner: int | None = None
+        self._prefilling = False
         self._step = 0
         self._depth = plan.num_layers
         self._signals: Signals | None = None
@@ -54,6 +55,7 @@ class Attachment:
         self._switch.__enter__()
         self._shadow("generate", self._generate(self.model.generate))
         self._shadow("prepare_inputs_for_generation", self._prepare(self.model.prepare_inputs_for_generation))
+        self._shadow("_prefill", self._prefill(self.model._prefill))
         if self.plan.adaptive:
             self._hook = self.model.register_forward_hook(self._listen)
         return self
@@ -95,6 +97,19 @@ class Attachment:
 
         return generate
 
+    def _prefill(self, original: Any) -> Any:
+        """Marks every forward of a prefill: older transformers do not name the chunks of a chunked one."""
+
+        @functools.wraps(original)
+        def prefill(*args: Any, **kwargs: Any) -> Any:
+            self._prefilling = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._prefilling = False
+
+        return prefill
+
     def _prepare(self, original: Any) -> Any:
         """``prepare_inputs_for_generation`` runs before every cached forward: the place to change depth."""
 
@@ -105,7 +120,7 @@ class Attachment:
                 return inputs  # a caller's own loop, outside generate: full depth
             if self._owner != threading.get_ident():
                 raise AttachError("another thread generates on this attached model; give each thread its own model")
-            self._advance(inputs, first=bool(kwargs.get("is_first_iteration")))
+            self._advance(inputs, first=self._prefilling)
             return inputs
 
         return prepare

@@ -86,6 +86,8 @@ def _source(name: str) -> str:
     if name == EMBEDDED:
         version = importlib.metadata.version(_PACKAGE) if _installed() else ""
         return str(converted(embedded_gguf(), f"smollm2-{version}"))
+    if not name.strip():
+        raise ModelError("no such model: the name is empty; give smollm2, a folder, a .gguf file or a hub id")
     path = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not path.is_file():
