@@ -31,6 +31,20 @@ def test_d3_comes_as_close_as_any_alpha(start, num_layers, horizon, share):
     assert error <= min(abs(other - budget) for other in others) + 1e-9
 
 
+@settings(max_examples=25)
+@given(num_layers=st.integers(3, 9), horizon=st.integers(2, 9), share=st.floats(0, 1))
+def test_d3_picks_the_closer_side_of_every_jump(num_layers, horizon, share):
+    """The mean depth jumps where L * alpha**i is an integer: every value it can have lies at or beside one of these."""
+    order = "early-exit"
+    jumps = {(k / num_layers) ** (1 / i) for k in range(1, num_layers) for i in range(1, horizon)}
+    alphas = [alpha for jump in jumps for alpha in (jump - 1e-9, jump + 1e-9)]
+    reachable = [mean(f"d3:alpha={alpha}", num_layers, horizon, order) for alpha in alphas]
+    budget = min(reachable) + share * (max(reachable) - min(reachable))
+    found = ds.schedule_for_budget("d3", budget, num_layers=num_layers, horizon=horizon, order=order)
+    error = abs(mean(found, num_layers, horizon, order) - budget)
+    assert error <= min(abs(other - budget) for other in reachable) + 1e-9
+
+
 @pytest.mark.parametrize("family", ["constant", "linear", "confidence"])
 @settings(max_examples=15)
 @given(num_layers=st.integers(6, 40), horizon=st.integers(2, 100), share=st.floats(0, 1))

@@ -393,25 +393,26 @@ def test_plans_that_do_not_fit(model):
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("way", ["generate", "attach"])
-def test_signals_are_those_of_the_raw_distribution(model, way):
-    """Also when processors change the scores: the schedule sees the model, not the sampler."""
-    plan = ds.plan("confidence:depth=5,margin=0.02", num_layers=LAYERS, horizon=8)
+def test_signals_are_those_of_the_raw_distribution(model, way, batch):
+    """Also when processors change the scores: the schedule sees the model. The least sure row counts."""
+    plan, inputs = ds.plan("confidence:depth=5,margin=0.02", num_layers=LAYERS, horizon=8), prompt(batch, 5)
     options = {"do_sample": True, "temperature": 0.2, "top_k": 3, "repetition_penalty": 1.5}
     torch.manual_seed(0)
     if way == "generate":
-        run = ds.generate(model, prompt(1, 5), plan, max_new_tokens=8, **options)
+        run = ds.generate(model, inputs, plan, max_new_tokens=8, **options)
         sequences, trace = run.sequences, run.trace
     else:
         with ds.attach(model, plan) as attached:
-            sequences = model.generate(**prompt(1, 5), max_new_tokens=8, **options)
+            sequences = model.generate(**inputs, max_new_tokens=8, **options)
         trace = attached.trace
     keep_sets = [plan.keep_sets[d] for d in trace.depths]
-    logits = oracle_logits(model, sequences, prompt(1, 5)["attention_mask"], keep_sets, write=True)
+    logits = oracle_logits(model, sequences, inputs["attention_mask"], keep_sets, write=True)
     assert trace.steps[0].signals is None
     for before, record in zip(logits, trace.steps[1:], strict=False):
-        p = before.softmax(-1)[0]
+        p = before.softmax(-1)
         top = p.sort(descending=True).values
-        expected = (-(p * p.log()).sum(), top[0], top[0] - top[1])
+        expected = ((-(p * p.log()).sum(-1)).max(), top[:, 0].min(), (top[:, 0] - top[:, 1]).min())
         assert record.signals == pytest.approx([float(x) for x in expected], abs=1e-5)
         assert record.depth == (5 if record.signals.margin >= 0.02 else LAYERS)

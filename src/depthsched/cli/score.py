@@ -23,7 +23,7 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..score import Sample, ScoreResult
+    from ..score import Interval, Sample, ScoreResult
 
 ProfileOption = Annotated[str | None, typer.Option("--profile", "-p", help="A profile that calibrate wrote.")]
 
@@ -100,22 +100,20 @@ def _print(results: list[ScoreResult]) -> None:
     out.print(
         f"{first.prompts} prompts, {first.tokens} decode steps, perplexity {first.perplexity_full:.3f} at full depth"
     )
-    rows = table("schedule", "order", ">depth", ">fewer bytes", ">KL", ">95%", ">agreement", ">95%", ">perplexity")
+    rows = table("plan", ">depth", ">fewer bytes", ">KL", ">agreement", ">perplexity")
     for result in results:
         order = result.order.partition(":")[0] + (" + bridges" if result.profile else "")
         rows.add_row(
-            result.schedule,
-            order,
+            f"{result.schedule}\n[dim]@ {order}[/]",
             f"{result.mean_depth:.1f}",
             f"{result.bytes_speedup:.2f}x",
-            f"{result.kl.mean:.3f}",
-            _bounds(result.kl.low, result.kl.high),
-            f"{result.agreement.mean:.3f}",
-            _bounds(result.agreement.low, result.agreement.high),
+            f"{result.kl.mean:.3f}\n{_bounds(result.kl)}",
+            f"{result.agreement.mean:.3f}\n{_bounds(result.agreement)}",
             f"{result.perplexity:.3f}",
         )
     out.print(rows)
+    out.print("[dim]under KL and agreement: 95% bootstrap intervals over prompts[/]")
 
 
-def _bounds(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+def _bounds(interval: Interval) -> str:
+    return "" if interval.low is None else f"[dim]{interval.low:.3f} to {interval.high:.3f}[/]"
