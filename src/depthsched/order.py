@@ -147,7 +147,7 @@ class Ranked(LayerOrder):
     bridges: bool = setting(True, help="whether the bridges of the profile stand in for skipped layers")
 
     def rank(self, num_layers: int) -> Sequence[int]:
-        return self.layers
+        return Listed(self.layers).rank(num_layers)
 
 
 BUILTIN = (MiddleOut, EarlyExit, Strided, Listed, Ranked)

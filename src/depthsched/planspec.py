@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import PlanError
+from .errors import PlanError, SettingsError
 from .order import LayerOrder, Ranked
 from .plugins import parse_order, parse_schedule
 from .profile import Profile
@@ -23,7 +23,9 @@ def parse_plan(
     own_order = ""
     if isinstance(schedule, str):
         schedule, _, own_profile = schedule.partition("+profile=")
-        schedule, _, own_order = schedule.partition("@")
+        schedule, at, own_order = schedule.partition("@")
+        if at and not own_order.strip():
+            raise SettingsError("the order is empty; give a name such as middle-out (see depthsched list)")
         if own_order and own_order.partition(":")[0].strip() != Ranked.name and not own_profile:
             profile = None  # the plan's own order wins over the default profile's
         profile = own_profile or profile

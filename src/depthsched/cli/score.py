@@ -35,7 +35,10 @@ def add_to(app: typer.Typer) -> None:
 def score(
     prompts: Annotated[Path, typer.Option("--prompts", help="JSON lines: prompt (or question), maybe completion.")],
     schedule: Annotated[
-        str, typer.Option("--schedule", "-s", help="schedule[@order][+profile=DIR]; several separated by ';'.")
+        str,
+        typer.Option(
+            "--schedule", "-s", help="A schedule; @order and +profile=DIR may follow; several are separated by ';'."
+        ),
     ] = "d3",
     order: OrderOption = None,
     profile: ProfileOption = None,
