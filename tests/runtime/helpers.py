@@ -1,9 +1,27 @@
-"""Small transformers parts that runtime tests pass to generate."""
+"""Small parts that runtime tests pass to generate."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor
+
+import depthsched as ds
+
+
+@dataclass(frozen=True)
+class UpAndDown(ds.DepthSchedule):
+    """A depth that falls and rises again: its plans are not nested."""
+
+    monotone = False
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return num_layers - (3 * step) % num_layers
+
+
+def greedy(model: Any, inputs: Any, steps: int = 8, **kwargs: Any) -> Any:
+    """transformers' own generate without sampling."""
+    return model.generate(**inputs, max_new_tokens=steps, do_sample=False, **kwargs)
 
 
 class Capture(LogitsProcessor):

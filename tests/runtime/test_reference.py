@@ -1,8 +1,5 @@
 """The logits of every step equal the slow reference, whatever the schedule, order, family and way of running."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,20 +10,10 @@ import depthsched as ds
 
 from ..properties.strategies import SCHEDULES, any_order, short_specs
 from ..tiny import LAYERS, MAIN, VARIANTS, prompt, tiny
-from .helpers import Capture, closest
+from .helpers import Capture, UpAndDown, closest
 from .oracle import oracle_logits
 
 TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class UpAndDown(ds.DepthSchedule):
-    """A depth that falls and rises again: its plans are not nested."""
-
-    monotone = False
-
-    def depth(self, step: Any, num_layers: int) -> Any:
-        return num_layers - (3 * step) % num_layers
 
 
 def run_ours(model, inputs, plan, steps, **options):
