@@ -1,0 +1,5 @@
+"""Task scores under a plan, on top of lm-eval (the extra ``eval``): are they those of full depth?"""
+
+from .statistics import Paired, paired
+
+__all__ = ["Paired", "paired"]
