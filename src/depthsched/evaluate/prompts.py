@@ -19,14 +19,13 @@ WORTH_SHARING = 16
 """Tokens from which on a common prefix is kept apart."""
 
 
-def common_prefix(rows: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The tokens that all rows begin with; at least one token of each row is left over."""
+def common_length(rows: Sequence[Any]) -> int:
+    """How many tokens (or characters) all rows begin with; at least one of each row is left over."""
     if len(rows) < 2:
-        return ()
+        return 0
     first, last = min(rows), max(rows)  # in lexical order, what these two share all rows between them share
-    length = min(min(map(len, rows)) - 1, len(first))
-    end = next((i for i in range(length) if first[i] != last[i]), length)
-    return tuple(first[:end])
+    length = min(map(len, rows)) - 1
+    return next((i for i in range(length) if first[i] != last[i]), length)
 
 
 class PromptStore:
