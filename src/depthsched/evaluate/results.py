@@ -168,20 +168,6 @@ def compare_runs(run: TaskRun, full: TaskRun) -> list[EvalRow]:
     ]
 
 
-def pooled(rows: Sequence[TaskRun], fulls: Sequence[TaskRun], name: str, metric: Mapping[str, str]) -> EvalRow:
-    """Several tasks as one: every item counts once, with ``metric`` naming the metric of each task."""
-    samples = [_renamed(run, metric[run.task]) for run in rows], [_renamed(run, metric[run.task]) for run in fulls]
-    joined = [
-        TaskRun(name, runs[0].plan, "", runs[0].num_layers, tuple(s for group in many for s in group))
-        for runs, many in zip((rows, fulls), samples, strict=True)
-    ]
-    return compare_runs(joined[0], joined[1])[0]
-
-
-def _renamed(run: TaskRun, metric: str) -> list[Sample]:
-    return [Sample(**{**vars(s), "scores": {"score": s.scores[metric]}}) for s in run.samples]
-
-
 def _by_item(samples: Sequence[Sample]) -> dict[Any, Sample]:
     found: dict[Any, Sample] = {}
     for sample in samples:
