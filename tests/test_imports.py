@@ -27,7 +27,7 @@ FLOW = [
     {"hf"},
     {"score"},
     {"calibrate", "bench", "evaluate"},
-    {"report", "testing"},
+    {"report", "sweep", "testing"},
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}

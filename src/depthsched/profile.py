@@ -163,12 +163,14 @@ def save_profile(folder: str | Path, content: Mapping[str, Any], bridges: Bridge
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, also when the power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    handle, scratch = tempfile.mkstemp(prefix=f".writing-{path.stem}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or the name could reach the disk before the content
         Path(scratch).replace(path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)

@@ -12,13 +12,6 @@ import typer
 from ..errors import SettingsError
 from .output import DeviceOption, DtypeOption, JsonOption, ModelOption, OrderOption, console, notes, print_json, table
 
-_PROMPTS = (
-    "Explain in three sentences why the sky is blue.",
-    "Write a short story about a lighthouse keeper who finds a map.",
-    "What is 17 times 23?",
-    "List four uses of copper and say which is the oldest.",
-)
-
 
 def add_to(app: typer.Typer) -> None:
     app.command("bench")(bench)
@@ -86,23 +79,14 @@ def _check(tokens: int, repeats: int, batch: int, baseline: str) -> None:
 
 
 def _load(model: str, random: str | None, dtype: str, device: str, batch: int) -> tuple[Any, Any]:
+    from ..bench import bench_inputs, random_model
     from .generate import _load as load_model
 
     if random is None:
         loaded, tokenizer = load_model(model, dtype, device)
-        texts = [_PROMPTS[row % len(_PROMPTS)] for row in range(batch)]
-        if tokenizer.chat_template is not None:
-            texts = [
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
-                )
-                for text in texts
-            ]
-        encoded = tokenizer(texts, return_tensors="pt", padding=True)
-        return loaded, {k: encoded[k].to(loaded.device) for k in ("input_ids", "attention_mask")}
+        return loaded, bench_inputs(tokenizer, batch, loaded.device)
     import torch
 
-    from ..bench import random_model
     from ..models import _device, _dtype
     from .output import quiet_libraries
 
@@ -155,7 +139,7 @@ def _command(
 
 
 def _print(result: Any) -> None:
-    from ..bench.page import interval
+    from ..bench.page import main_cells
 
     out = console()
     about = result.context
@@ -165,17 +149,7 @@ def _print(result: Any) -> None:
     )
     rows = table("plan", "backend", ">depth", ">tok/s", ">theory", ">speed-up", ">realised", ">vs hf", ">GB/s")
     for row in result.rows:
-        rows.add_row(
-            row.plan,
-            row.backend,
-            f"{row.mean_depth:.1f}",
-            interval(row.tokens_per_second, 1),
-            f"{row.theoretical_bytes:.2f}",
-            interval(row.speedup_vs_full),
-            f"{row.realised:.2f}",
-            interval(row.vs_transformers),
-            f"{row.gb_per_s:.1f}",
-        )
+        rows.add_row(row.plan, *main_cells(row))
     out.print(rows)
     for row in result.rows:
         if row.compile_seconds >= 0.1:

@@ -4,5 +4,16 @@ from .answers import Sample, own_answers
 from .prompts import Prompt, read_prompts
 from .result import Interval, ScoreResult
 from .scorer import score
+from .tokens import TokenMap, token_map
 
-__all__ = ["Interval", "Prompt", "Sample", "ScoreResult", "own_answers", "read_prompts", "score"]
+__all__ = [
+    "Interval",
+    "Prompt",
+    "Sample",
+    "ScoreResult",
+    "TokenMap",
+    "own_answers",
+    "read_prompts",
+    "score",
+    "token_map",
+]
