@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +53,8 @@ def sweep(
         if ray:
             from ..sweep.cluster import run_on_ray
 
-            outcomes = run_on_ray(cells, store, cpus=ray_cpus, **options)
+            with redirect_stdout(sys.stderr):  # Ray prints there when a worker dies
+                outcomes = run_on_ray(cells, store, cpus=ray_cpus, **options)
         else:
             from ..sweep import run_sweep
 

@@ -33,7 +33,7 @@ def run_on_ray(
     Parameters
     ----------
     cpus : float
-        CPUs that Ray sets aside for a cell. Give as many as a node has where cells measure time.
+        CPUs that Ray sets aside for a cell; as many as a node has where cells measure time.
 
     Raises
     ------
@@ -41,8 +41,30 @@ def run_on_ray(
         Ray is not installed, or no cluster can be reached.
     """
     ray = _ray()
-    if retry:
-        forget_failed(cells, store)
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            _connect(ray)
+        if retry:
+            forget_failed(cells, store)
+        ran = _run(ray, cells, store, cpus, versions or {}, notice)
+    finally:
+        if ours:
+            ray.shutdown()
+
+    def notice_others(record: Record, own: bool) -> None:
+        if record.cell.id not in ran:
+            notice(record, own)
+
+    # What another process was at, and does it here should that one have died.
+    rest = run_sweep(cells, store, versions=versions, notice=notice_others)
+    return [Outcome(outcome.record, outcome.ran or outcome.record.cell.id in ran) for outcome in rest]
+
+
+def _run(
+    ray: Any, cells: Sequence[Cell], store: Store, cpus: float, versions: Mapping[str, str], notice: Notice
+) -> set[str]:
+    """Do every cell that nobody else is doing; the ids of those done."""
     gpus = 1 if cells and cells[0].device.startswith("cuda") else 0
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)(_remote)
     waiting, ran = deque(cells), set()
@@ -52,27 +74,20 @@ def run_on_ray(
             cell = waiting.popleft()
             lock = None if store.finished(cell) else store.lock(cell)
             if lock is None:
-                continue  # done, or another process is at it: run_sweep below waits for it
-            if store.finished(cell):
+                continue
+            if store.finished(cell):  # between the look and the claim
                 lock.release()
                 continue
-            running[task.remote(json.dumps(cell.to_json()), dict(versions or {}))] = cell, lock
-        if running:
-            done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-            for reference in done:
-                cell, lock = running.pop(reference)
-                record = _record(ray, reference, cell, versions or {})
-                store.write(record)
-                lock.release()
-                ran.add(cell.id)
-                notice(record, True)
-
-    def notice_others(record: Record, own: bool) -> None:
-        if record.cell.id not in ran:
-            notice(record, own)
-
-    rest = run_sweep(cells, store, versions=versions, notice=notice_others)
-    return [Outcome(outcome.record, outcome.ran or outcome.record.cell.id in ran) for outcome in rest]
+            running[task.remote(json.dumps(cell.to_json()), dict(versions))] = cell, lock
+        done, _ = ray.wait(list(running), num_returns=1, timeout=1.0) if running else ([], None)
+        for reference in done:
+            cell, lock = running.pop(reference)
+            record = _record(ray, reference, cell, versions)
+            store.write(record)
+            lock.release()
+            ran.add(cell.id)
+            notice(record, True)
+    return ran
 
 
 def _remote(cell: str, versions: Mapping[str, str]) -> str:
@@ -100,10 +115,12 @@ def _ray() -> Any:
         import ray
     except ImportError as error:
         raise SettingsError("--ray needs Ray: pip install 'depthsched[ray]'") from error
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
-        try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise SettingsError(f"no Ray cluster: {' '.join(str(error).split())[:200]}") from error
     return ray
+
+
+def _connect(ray: Any) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SettingsError(f"no Ray cluster: {' '.join(str(error).split())[:200]}") from error

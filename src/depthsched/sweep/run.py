@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def attempt(cell: Cell, versions: Mapping[str, str]) -> Record:
     began = time.perf_counter()
     result, error = None, None
     try:
-        result = measure(cell)
+        result = json.loads(json.dumps(measure(cell), allow_nan=False))  # what the file will say
     except DepthschedError as problem:
         error = {"type": type(problem).__name__, "message": _one_line(problem), "fault": False}
     except Exception as problem:  # a fault of ours, of a plug-in or of the machine: kept with the cell
