@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import DepthschedError, SettingsError
 from ..planspec import parse_plan
+from ..schedules import Full
 from .cells import Cell
 from .grid import Grid
 
@@ -75,6 +76,8 @@ def _plan(text: str, order: str | None, profile: str | None) -> _Plan:
     except DepthschedError as error:
         key = "orders" if order and "@" not in text else "schedules"
         raise SettingsError(f"key {key!r}, plan {base + plus + own_profile!r}: {error}") from error
+    if isinstance(schedule, Full):
+        return _Plan("full", "full", {})  # every layer runs: no order and no bridge ever acts
     place = f"+profile={used.folder}" if used else ""
     named = f"+profile={used.folder.name}" if used else ""
     own_order = base.partition("@")[2]
