@@ -15,6 +15,8 @@ from .. import models, plugins
 from ..errors import ModelError
 from .output import JsonOption, console, print_json, table
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
 
 class Finding(NamedTuple):
     """One thing that doctor looked at."""
@@ -88,7 +90,10 @@ def _gpu() -> Finding:
 
 
 def _programs() -> list[Finding]:
-    needs = {"C++ compiler": (("g++", "clang++"), "install g++ for compiled backends")}
+    needs = {
+        "C++ compiler": (("g++", "clang++"), "install g++ for compiled backends"),
+        "Chromium": (BROWSERS, "only the tests of reports need it: apt-get install chromium"),
+    }
     found = []
     for name, (programs, advice) in needs.items():
         path = next(filter(None, map(shutil.which, programs)), None)

@@ -132,7 +132,8 @@ def _read_bench(record: Record, row: dict[str, Any]) -> None:
 def _read_eval(record: Record, row: dict[str, Any]) -> None:
     found = (record.result or {})["eval"]
     row["tasks"] += [{**task, "plan": row["label"]} for task in found["rows"]]
-    longest = max((sample["depths"] for sample in found.get("samples", ())), key=len, default=[])
+    curves: list[list[int]] = [sample["depths"] for sample in found.get("samples", ())]
+    longest = max(curves, key=len, default=[])
     if len(longest) > len(row["depths"]):
         row |= {"num_layers": longest[0], "depths": list(longest)}  # the prefill runs every layer
     if row["mean_depth"] is None and found["rows"]:

@@ -15,15 +15,16 @@ def frontiers(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         ``name``, ``quality`` (what is on that axis) and ``points``: plan, number, speed, quality with its interval,
         and whether another plan with the same kind of speed is at least as good in both and better in one.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for on in dict.fromkeys(score["on"] for plan in plans for score in plan["scores"]):
-        points = [_agreement(plan, on) for plan in plans]
-        found.append({"name": f"agreement-{on}", "quality": f"agreement with full depth, {on}", "points": points})
+        agreements = [_agreement(plan, on) for plan in plans]
+        title = f"agreement with full depth, {on}"
+        found.append({"name": f"agreement-{on}", "quality": title, "points": agreements})
     tasks = list(dict.fromkeys(task["task"] for plan in plans for task in plan["tasks"]))
     if tasks:
         title = f"score on {tasks[0]}" if len(tasks) == 1 else f"mean score of {len(tasks)} tasks"
-        points = [_task_score(plan, tasks) for plan in plans]
-        found.append({"name": "tasks", "quality": title, "points": points})
+        scores = [_task_score(plan, tasks) for plan in plans]
+        found.append({"name": "tasks", "quality": title, "points": scores})
     for frontier in found:
         frontier["points"] = _judged([point for point in frontier["points"] if point is not None])
     return [frontier for frontier in found if frontier["points"]]

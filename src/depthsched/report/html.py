@@ -69,7 +69,7 @@ def page(data: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]] | None =
 def fitting_maps(maps: Sequence[Mapping[str, Any]], most: int = _MAP_BYTES) -> list[Mapping[str, Any]]:
     """As many answers as the page has room for: the first of every plan, then the second, and so on."""
     seen: dict[str, int] = {}
-    turns = []
+    turns: list[tuple[int, int, Mapping[str, Any]]] = []
     for answer in maps:
         seen[answer["plan"]] = seen.get(answer["plan"], 0) + 1
         turns.append((seen[answer["plan"]], len(turns), answer))

@@ -3,7 +3,7 @@
 const maps = JSON.parse(document.getElementById("maps").textContent);
 const at = (id) => document.getElementById(id);
 const plan = at("plan"), prompt = at("prompt"), box = at("tokens"), tip = at("tip");
-let shown = null;
+let shown = null, pointed = null;
 
 function answers() {
   return maps.filter((answer) => answer.plan === plan.value);
@@ -61,15 +61,22 @@ function point(token) {
   tip.hidden = false;
   for (const other of box.querySelectorAll("[aria-describedby]")) other.removeAttribute("aria-describedby");
   token.setAttribute("aria-describedby", "tip");
-  const place = token.getClientRects()[0] ?? token.getBoundingClientRect();
+  pointed = token;
+  place();
+}
+
+function place() {
+  if (!pointed) return;
+  const token = pointed.getClientRects()[0] ?? pointed.getBoundingClientRect();
   const size = tip.getBoundingClientRect();
-  const below = place.bottom + size.height + 6 < window.innerHeight;
-  tip.style.top = `${Math.max(below ? place.bottom + 4 : place.top - size.height - 4, 4)}px`;
-  tip.style.left = `${Math.max(Math.min(place.left, window.innerWidth - size.width - 8), 8)}px`;
+  const below = token.bottom + size.height + 6 < window.innerHeight;
+  tip.style.top = `${Math.max(below ? token.bottom + 4 : token.top - size.height - 4, 4)}px`;
+  tip.style.left = `${Math.max(Math.min(token.left, window.innerWidth - size.width - 8), 8)}px`;
 }
 
 function hide() {
   tip.hidden = true;
+  pointed = null;
 }
 
 function move(event) {
@@ -91,7 +98,7 @@ box.addEventListener("click", (event) => token(event) && point(token(event)));
 box.addEventListener("focusin", (event) => token(event) && point(token(event)));
 box.addEventListener("focusout", hide);
 document.addEventListener("keydown", move);
-window.addEventListener("scroll", hide, { passive: true });
+window.addEventListener("scroll", place, { passive: true });
 at("controls").addEventListener("submit", (event) => event.preventDefault());
 plan.addEventListener("change", () => { listPrompts(); show(); });
 prompt.addEventListener("change", show);

@@ -72,8 +72,8 @@ def _scores(scores: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             str(row["tokens"]),
             f"{row['mean_depth']:.1f}",
             f"{row['bytes_speedup']:.2f}",
-            span(*row["intervals"]["kl"].values(), 3),
-            span(*row["intervals"]["agreement"].values(), 3),
+            interval(row["intervals"]["kl"], 3),
+            interval(row["intervals"]["agreement"], 3),
             f"{row['perplexity']:.3f}",
             f"{row['perplexity_full']:.3f}",
         ]
@@ -93,8 +93,8 @@ def _benches(benches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             row["plan"],
             row["backend"],
             f"{row['mean_depth']:.1f}",
-            span(*row["tokens_per_second"].values(), 1),
-            span(*row["speedup_vs_full"].values(), 2),
+            interval(row["tokens_per_second"], 1),
+            interval(row["speedup_vs_full"], 2),
             f"{row['theoretical_bytes']:.2f}",
             f"{row['realised']:.2f}",
             f"{row['context']['machine']}, {row['context']['threads']} threads",
@@ -110,6 +110,11 @@ def span(value: float, low: float | None, high: float | None, digits: int, sign:
     """``0.91 (0.90 to 0.92)``."""
     head = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return head if low is None or high is None else f"{head} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def interval(found: Mapping[str, Any], digits: int) -> str:
+    """The same of ``{mean or median, low, high}``."""
+    return span(found["mean"] if "mean" in found else found["median"], found["low"], found["high"], digits)
 
 
 def curve(plan: Mapping[str, Any]) -> str:
