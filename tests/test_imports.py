@@ -22,7 +22,7 @@ FLOW = [
     {"plugins"},
     {"planspec"},
     {"plan"},
-    {"budget", "adapters", "models"},
+    {"budget", "adapters", "models", "scaffold"},
     {"runtime"},
     {"hf"},
     {"score"},
@@ -46,6 +46,7 @@ NO_TORCH = {
     "plugins",
     "plan",
     "budget",
+    "scaffold",
     "testing",
 }
 HEAVY = ("torch", "transformers", "scipy", "matplotlib", "pandas", "hypothesis")
