@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -32,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(json: JsonOption = False) -> None:
     """What is installed, what is missing, and what to do about it."""
-    findings = [*_packages(), *_plugins(), _embedded(), _cache(), _gpu(), *_programs()]
+    findings = [*_packages(), *_plugins(), _embedded(), _cache(), _gpu(), *_programs(), *_extras()]
     if json:
         print_json({"rows": [f._asdict() for f in findings], "versions": versions()})
         return
@@ -98,4 +99,15 @@ def _programs() -> list[Finding]:
     for name, (programs, advice) in needs.items():
         path = next(filter(None, map(shutil.which, programs)), None)
         found.append(Finding(name, path is not None, path or advice))
+    return found
+
+
+def _extras() -> list[Finding]:
+    """Packages of the optional extras, and the command that needs them."""
+    needs = {"ray": ("ray", "depthsched sweep --ray")}
+    found = []
+    for extra, (package, command) in needs.items():
+        there = importlib.metadata.version(package) if importlib.util.find_spec(package) else ""
+        advice = f"{command} needs it: pip install 'depthsched[{extra}]'"
+        found.append(Finding(f"extra {extra}", bool(there), f"{package} {there}" if there else advice))
     return found

@@ -80,8 +80,7 @@ def _plan(text: str, order: str | None, profile: str | None) -> _Plan:
         return _Plan("full", "full", {})  # every layer runs: no order and no bridge ever acts
     place = f"+profile={used.folder}" if used else ""
     named = f"+profile={used.folder.name}" if used else ""
-    own_order = base.partition("@")[2]
-    label = f"{schedule.spec()}{'@' if own_order else ''}{own_order}{named}"
+    label = f"{base.strip()}{named}"
     spec = f"{schedule.spec()}@{ranking.spec()}{place}"
     return _Plan(spec, label, {"profile": used.digest} if used else {})
 
