@@ -191,10 +191,16 @@ def draw_tasks(tasks: Sequence[Mapping[str, Any]], look: Look) -> Any:
         bars = [[row["diff"] - row["low"]], [row["high"] - row["diff"]]]
         axes.errorbar([row["diff"]], [place], xerr=bars, fmt="o", color=look.series[1 if sure else 0])
     axes.axvline(0, color=look.faint, linewidth=1)
-    names = [f"{row['task']}: {row['plan']}" for row in rows]
+    metrics = {task: {row["metric"] for row in rows if row["task"] == task} for task in {row["task"] for row in rows}}
+    names = [f"{_task(row, len(metrics[row['task']]) > 1)}: {row['plan']}" for row in rows]
     axes.set_yticks(range(len(rows)), [name[:20] + "…" if look.narrow and len(name) > 20 else name for name in names])
     axes.set_xlabel("score less that of full depth, 95% interval", color=look.ink)
     return figure
+
+
+def _task(row: Mapping[str, Any], several: bool) -> str:
+    """The task, with the filter of its metric where it has several."""
+    return f"{row['task']}, {row['metric'].rpartition(',')[2]}" if several else str(row["task"])
 
 
 def to_svg(draw: Any, *arguments: Any) -> str:

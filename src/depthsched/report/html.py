@@ -115,7 +115,9 @@ def _pictures(data: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "arguments": (data["plans"], bold),
             }
         )
-    if data["tasks"]:
+    # Full depth against itself is no news.
+    compared = [row for row in data["tasks"] if row["plan"].partition(" ")[0] != "full"]
+    if compared:
         found.append(
             {
                 "name": "tasks",
@@ -125,7 +127,7 @@ def _pictures(data: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "alt": "Difference of the score to full depth with its 95% interval for each task and plan; the table "
                 "Tasks holds the numbers.",
                 "draw": draw_tasks,
-                "arguments": (data["tasks"],),
+                "arguments": (compared,),
             }
         )
     return found
