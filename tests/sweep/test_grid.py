@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import yaml
 
 from depthsched.errors import SettingsError
-from depthsched.sweep import Cell, read_grid
+from depthsched.sweep import Cell, Grid, read_grid
 from depthsched.sweep.expand import cells_of
+from depthsched.sweep.grid import parse_grid
+
+from ..docs.pages import DOCS, blocks
 
 GOOD = "schedules: [full, d3:alpha=0.99]\nprompts: p.jsonl\n"
 
@@ -117,6 +123,16 @@ def test_a_cell_is_known_by_content_and_not_by_place(grid, tmp_path):
     (limited,) = cells_of(read_grid(grid("schedules: full\nprompts: q.jsonl\nlimit: 1")))
     assert limited.id not in (before.id, edited.id)
     assert Cell.from_json(limited.to_json()) == limited
+
+
+def test_the_grid_of_the_documentation_and_its_table_of_keys():
+    page = DOCS / "how-to" / "sweep.md"
+    (block,) = (block for block in blocks(page) if block.title == "grid.yaml")
+    shown = parse_grid(yaml.safe_load(block.body), page.parent)
+    assert len(shown.schedules) == 8
+    assert len(shown.profiles) == 2
+    for field in dataclasses.fields(Grid):
+        assert f"`{field.name}`" in page.read_text(), field.name
 
 
 def test_a_grid_that_is_too_large_is_refused(grid, monkeypatch):

@@ -98,6 +98,15 @@ def test_a_failing_cell_is_recorded_and_the_rest_goes_on(cli, folder, tmp_path):
     assert "1 failed" in text
 
 
+def test_on_a_terminal_there_is_a_bar_with_the_time_left(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    result = cli("sweep", write_grid(folder, orders="default"), "--out", tmp_path / "out", "--json")
+    assert "6/6" in result.err
+    assert "left" in result.err
+    assert result.json()["cells"] == 6, "the bar stays off stdout"
+
+
 def test_a_fault_of_ours_leaves_with_1(cli, folder, tmp_path, monkeypatch):
     from depthsched.sweep import measure
 
