@@ -18,7 +18,12 @@ from .helpers import write_grid
 @pytest.mark.slow
 def test_a_worker_dies_and_no_cell_is_lost(folder, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'depthsched[ray]'")
-    schedules = ["full", "full@list:layers=30", {"constant": {"depth": [4, 5, 6, 7]}}, {"d3": {"alpha": [0.8, 0.9]}}]
+    schedules = [
+        "full",
+        "constant:depth=7@list:layers=30",
+        {"constant": {"depth": [4, 5, 6, 7]}},
+        {"d3": {"alpha": [0.8, 0.9]}},
+    ]
     grid = write_grid(folder, "ray.yaml", schedules=schedules, orders=[None, "early-exit", "strided"])
     done = subprocess.run(
         [sys.executable, "-m", "tests.sweep.ray_cluster", str(grid), str(tmp_path / "out")],
@@ -34,7 +39,7 @@ def test_a_worker_dies_and_no_cell_is_lost(folder, tmp_path):
     assert 3 <= seen["finished_before"] < len(rows)
     assert all(row["ran"] for row in rows)
     # A plan that does not fit the model is a cell that fails, there as here.
-    assert {row["plan"] for row in rows if row["status"] == "failed"} == {"full@list:layers=30"}
+    assert {row["plan"] for row in rows if row["status"] == "failed"} == {"constant:depth=7@list:layers=30"}
     assert seen["code"] == 2
     cells = cells_of(read_grid(grid))
     here, there = Store(tmp_path / "here"), Store(tmp_path / "out")

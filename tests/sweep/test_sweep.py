@@ -83,7 +83,9 @@ def test_a_bench_cell_is_paired_with_full_depth(cli, folder, tmp_path):
 
 
 def test_a_failing_cell_is_recorded_and_the_rest_goes_on(cli, folder, tmp_path):
-    grid = write_grid(folder, schedules=["full@list:layers=30", "full", "constant:depth=6"], orders="default")
+    grid = write_grid(
+        folder, schedules=["constant:depth=7@list:layers=30", "full", "constant:depth=6"], orders="default"
+    )
     result = cli("sweep", grid, "--out", tmp_path / "out", "--json")
     assert result.code == 2
     rows = result.json()["rows"]
