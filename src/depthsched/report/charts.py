@@ -184,7 +184,7 @@ def draw_curves(plans: Sequence[Mapping[str, Any]], bold: Sequence[str], look: L
 def draw_tasks(tasks: Sequence[Mapping[str, Any]], look: Look) -> Any:
     """The difference to full depth of every task and plan, with its interval."""
     rows = list(tasks)[::-1]
-    height = 0.26 * len(rows) + 1.1
+    height = (0.42 if look.narrow else 0.26) * len(rows) + 1.1
     figure, axes = _figure(look, (8.2, height), (3.7, height))
     for place, row in enumerate(rows):
         sure = row["low"] > 0 or row["high"] < 0
@@ -193,7 +193,13 @@ def draw_tasks(tasks: Sequence[Mapping[str, Any]], look: Look) -> Any:
     axes.axvline(0, color=look.faint, linewidth=1)
     metrics = {task: {row["metric"] for row in rows if row["task"] == task} for task in {row["task"] for row in rows}}
     names = [f"{_task(row, len(metrics[row['task']]) > 1)}: {row['plan']}" for row in rows]
-    axes.set_yticks(range(len(rows)), [name[:20] + "…" if look.narrow and len(name) > 20 else name for name in names])
+    if look.narrow:  # no room beside the bars: names stand above them
+        for place, name in enumerate(names):
+            axes.annotate(name, (0, place + 0.28), xycoords=("axes fraction", "data"), fontsize=8, color=look.ink)
+        axes.set_yticks([])
+        axes.set_ylim(-0.5, len(rows) - 0.2)
+    else:
+        axes.set_yticks(range(len(rows)), names)
     axes.set_xlabel("score less that of full depth, 95% interval", color=look.ink)
     return figure
 
