@@ -41,7 +41,7 @@ def profile(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_a_profile_holds_order_bridges_schedule_and_evidence(profile: ds.Profile) -> None:
     assert len(profile.drop_order) == 4
-    assert sorted(profile.bridges) == [4, 5, 6, 7]
+    assert profile.depths == (4, 5, 6, 7)
     assert profile.schedule is not None
     evidence = profile.content["evidence"]
     assert set(evidence["orders"]) == {"block", "ranked"}

@@ -242,7 +242,7 @@ def _solve(work: _Work, profile: Profile, target: Target, family: str, samples: 
     def measure(plan: DepthPlan) -> Quality:
         work.say(f"measuring {plan.schedule}")
         name = "plan-" + plan.digest
-        return work._quality(name, lambda: work.judge.scheduled(plan.depths, plan.keep_sets, profile.bridges))
+        return work._quality(name, lambda: work.judge.scheduled(plan.depths, plan.keep_sets, plan.bridges))
 
     frontier = Frontier(family, profile, work.judge.adapter.shape(), horizon, prompt, measure)
     chosen = frontier.solve(target)
@@ -255,7 +255,7 @@ def _solve(work: _Work, profile: Profile, target: Target, family: str, samples: 
         "chosen_point": dataclasses.asdict(chosen),
         "frontier": [dataclasses.asdict(point) for point in frontier.sorted()],
     }
-    return save_profile(profile.folder, content, profile.bridges)
+    return save_profile(profile.folder, content, profile.bridges(profile.depths))
 
 
 def timed(say: Say) -> Say:

@@ -15,6 +15,7 @@ from .output import (
     JsonOption,
     ModelOption,
     OrderOption,
+    ProfileOption,
     console,
     notes,
     print_json,
@@ -24,8 +25,6 @@ from .output import (
 
 if TYPE_CHECKING:
     from ..score import Interval, Sample, ScoreResult
-
-ProfileOption = Annotated[str | None, typer.Option("--profile", "-p", help="A profile that calibrate wrote.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -121,7 +121,7 @@ def _one_pass(
     adapter: Adapter, plan: DepthPlan, batch: Staircase, full: torch.Tensor, chunk: Sequence[Sample]
 ) -> list[_Row]:
     depths = batch.depths(plan)
-    states = batch.run(depths, plan.keep_sets, plan.profile.bridges if plan.profile else None)
+    states = batch.run(depths, plan.keep_sets, plan.bridges)
     valid = batch.valid
     found = compare_states(adapter, full[valid], states[valid], batch.targets[valid])
     counts = valid.sum(1).tolist()
@@ -135,12 +135,11 @@ def _step_by_step(
 ) -> list[_Row]:
     """One forward a token, as a run would do it; for plans whose depth can rise, and to check the staircase."""
     rows = []
-    bridges = plan.profile.bridges if plan.profile else None
     for i, sample in enumerate(chunk):
         completion = torch.tensor(sample.completion, device=full.device)
         ids = torch.tensor([sample.prompt], device=full.device)
         logits, depths = [], []
-        with EagerBackend(adapter, plan.keep_sets, write_kv=writes_kv(plan, "auto"), bridges=bridges) as engine:
+        with EagerBackend(adapter, plan.keep_sets, write_kv=writes_kv(plan, "auto"), bridges=plan.bridges) as engine:
             last = engine.prefill(ids, torch.ones_like(ids), DynamicCache())
             for step in range(1, len(completion)):
                 depths.append(plan.decide(step, read_signals(last) if plan.adaptive else None))
