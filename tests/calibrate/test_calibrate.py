@@ -11,6 +11,7 @@ import torch
 import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.calibrate import Options, Target, calibrate
+from depthsched.calibrate.corpus import Corpus
 from depthsched.calibrate.fit import FitSet
 from depthsched.calibrate.units import Units
 from depthsched.errors import PlanError, ProfileError, SettingsError
@@ -120,7 +121,7 @@ def test_units_are_not_computed_twice_and_not_shared_between_keys(tmp_path: Path
     assert len(calls) == 2
 
 
-def test_the_fit_finds_an_affine_map_exactly() -> None:
+def test_the_fit_finds_an_affine_map_exactly(tmp_path: Path) -> None:
     """With layers that only add an affine change, the bridge of a run is that change."""
     model = make_tiny("llama", "sdpa")
     weight = torch.randn(32, 32, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -135,7 +136,7 @@ def test_the_fit_finds_an_affine_map_exactly() -> None:
         model.model.layers[index].index = index
     g = torch.Generator().manual_seed(2)
     draw = lambda n: tuple(torch.randint(3, VOCAB, (n,), generator=g).tolist())  # noqa: E731
-    fits = FitSet(adapter_for(model), [Sample(draw(4), draw(40)) for _ in range(12)])
+    fits = FitSet(Corpus(adapter_for(model), [Sample(draw(4), draw(40)) for _ in range(12)], tmp_path))
     bridge = fits.fit_run(3, 4)
     want = torch.eye(32) + weight
     assert bridge.unexplained < 1e-3
