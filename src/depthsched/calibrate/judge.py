@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -57,7 +57,7 @@ class Judge:
     @torch.no_grad()
     def _judge(self, run: Callable[[Staircase], torch.Tensor]) -> Quality:
         kl = agree = 0.0
-        norm = self.adapter.decoder.norm
+        norm: Any = self.adapter.decoder.norm
         for batch in self.corpus.batches:
             staircase = batch.staircase()
             states = run(staircase)[staircase.valid]
