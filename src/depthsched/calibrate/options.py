@@ -22,7 +22,7 @@ class Options:
     corrections : int
         A correction in front of every so many kept layers above the skipped ones; 0: none.
     held_out : float
-        Share of the prompts that judge, and that no bridge is fitted on.
+        Share of the prompts that judge, and that no bridge is fitted on; at most 24 prompts.
     seed : int
         Draws which prompts judge.
     """

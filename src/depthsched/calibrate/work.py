@@ -21,6 +21,7 @@ from .units import Units
 
 Say = Callable[[str], None]
 SCOUTS = 6
+MOST_HELD_OUT = 24  # enough to tell orders apart; every further prompt serves the fits better
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def split(samples: Sequence[Sample], options: Options) -> tuple[list[Sample], li
     """Held-out samples and samples to fit on, each in an order of its own."""
     shuffled = sorted(samples, key=lambda s: (s.prompt, s.completion))
     random.Random(options.seed).shuffle(shuffled)
-    count = min(max(round(options.held_out * len(shuffled)), 2), len(shuffled) - 2)
+    count = min(max(round(options.held_out * len(shuffled)), 2), len(shuffled) - 2, MOST_HELD_OUT)
     by_length: Callable[[Sample], Any] = lambda s: (len(s.prompt), s.prompt)  # noqa: E731
     return sorted(shuffled[:count], key=by_length), shuffled[count:]
 
