@@ -10,7 +10,7 @@ import torch
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.calibrate import Options, Target, calibrate
+from depthsched.calibrate import Target, calibrate
 from depthsched.calibrate.corpus import Corpus
 from depthsched.calibrate.fit import FitSet
 from depthsched.calibrate.units import Units
@@ -18,26 +18,7 @@ from depthsched.errors import PlanError, ProfileError, SettingsError
 from depthsched.score import Sample, score
 
 from ..tiny import LAYERS, VOCAB, make_tiny, prompt, tiny
-
-OPTIONS = Options(min_depth=4, corrections=1)
-
-
-@pytest.fixture(scope="module")
-def samples() -> list[Sample]:
-    model = tiny("llama", "sdpa")
-    rows = []
-    for seed in range(16):
-        inputs = prompt(tokens=4 + seed % 3, seed=seed)
-        torch.manual_seed(seed)
-        run = ds.generate(model, inputs, max_new_tokens=24, do_sample=True)
-        rows.append(Sample(tuple(inputs["input_ids"][0].tolist()), tuple(run.tokens[0].tolist())))
-    return rows
-
-
-@pytest.fixture(scope="module")
-def profile(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> ds.Profile:
-    out = tmp_path_factory.mktemp("profile")
-    return calibrate(tiny("llama", "sdpa"), "tiny", samples, out, target=Target(speedup=1.2), options=OPTIONS)
+from .conftest import OPTIONS
 
 
 def test_a_profile_holds_order_bridges_schedule_and_evidence(profile: ds.Profile) -> None:

@@ -10,7 +10,10 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
+
+import numpy as np
 
 from ..adapters import Adapter, adapter_for
 from ..errors import DepthschedError, SettingsError
@@ -22,11 +25,15 @@ from ..score.scorer import bytes_speedup
 from .solve import Frontier
 
 FAMILIES = ("d3", "d3:start=32", "linear", "step")
-TOLERANCE = 0.01
 
 
 def study(
-    model: Any, profile: Profile, samples: Sequence[Sample], depths: Sequence[int], horizon: int
+    model: Any,
+    profile: Profile,
+    samples: Sequence[Sample],
+    depths: Sequence[int],
+    horizon: int,
+    tolerance: float = 0.005,
 ) -> dict[str, Any]:
     """Score every family at the bytes of every constant depth.
 
@@ -40,6 +47,8 @@ def study(
         Constant depths to compare with.
     horizon : int
         Tokens to resolve.
+    tolerance : float
+        How far from equal the bytes may be; a family that comes no closer is left out.
 
     Returns
     -------
@@ -53,7 +62,7 @@ def study(
         (depth, bridged, family, resolved)
         for depth in depths
         for bridged in (True, False)
-        for family, resolved in _arms(adapter, profile, usable, depth, horizon, bridged)
+        for family, resolved in _arms(adapter, profile, usable, depth, horizon, bridged, tolerance)
     ]
     results = score(model, [resolved for *_, resolved in arms], usable)
     rows = []
@@ -65,7 +74,13 @@ def study(
 
 
 def _arms(
-    adapter: Adapter, profile: Profile, samples: Sequence[Sample], depth: int, horizon: int, bridged: bool
+    adapter: Adapter,
+    profile: Profile,
+    samples: Sequence[Sample],
+    depth: int,
+    horizon: int,
+    bridged: bool,
+    tolerance: float,
 ) -> Iterator[tuple[str, DepthPlan]]:
     """The constant plan and the plan of each family that moves as many bytes; families that cannot are left out."""
     layers = adapter.num_layers
@@ -75,21 +90,21 @@ def _arms(
     goal = _bytes(adapter, constant, samples)
     for family in FAMILIES:
         frontier = Frontier(family, profile, adapter.shape(), horizon, 0, lambda _: NotImplemented)
-
-        def resolve(mean_depth: float, frontier: Frontier = frontier) -> DepthPlan:
-            spec = frontier.resolve(mean_depth).schedule
-            return plan(spec, order, num_layers=layers, horizon=horizon, profile=profile)
-
-        low, high = frontier.lowest(), layers - 0.1
-        for _ in range(12):
-            middle = (low + high) / 2
-            if _bytes(adapter, resolve(middle), samples) < goal:
-                high = middle  # moves too much
-            else:
-                low = middle
-        found = min((resolve(low), resolve(high)), key=lambda p: abs(_bytes(adapter, p, samples) - goal))
-        if abs(_bytes(adapter, found, samples) / goal - 1) <= TOLERANCE:
-            yield family, found
+        found: dict[float, DepthPlan] = {}
+        low, high = frontier.lowest(), layers - 1.0
+        for _ in range(3):
+            for mean_depth in np.linspace(low, high, 17):
+                with suppress(SettingsError):  # the family does not reach this mean depth
+                    spec = frontier.resolve(float(mean_depth)).schedule
+                    resolved = plan(spec, order, num_layers=layers, horizon=horizon, profile=profile)
+                    found[_bytes(adapter, resolved, samples)] = resolved
+            closest = min(found, key=lambda speedup: abs(speedup - goal), default=0.0)
+            if abs(closest / goal - 1) <= tolerance:
+                yield family, found[closest]
+                break
+            if not found:
+                break
+            low, high = found[closest].mean_depth - (high - low) / 16, found[closest].mean_depth + (high - low) / 16
 
 
 def _bytes(adapter: Adapter, resolved: DepthPlan, samples: Sequence[Sample]) -> float:
