@@ -1,6 +1,7 @@
 """Scoring: what a plan costs in quality against full depth, teacher-forced on known completions."""
 
 from .answers import Sample, own_answers
+from .load import load_samples
 from .prompts import Prompt, read_prompts
 from .result import Interval, ScoreResult
 from .scorer import score
@@ -12,6 +13,7 @@ __all__ = [
     "Sample",
     "ScoreResult",
     "TokenMap",
+    "load_samples",
     "own_answers",
     "read_prompts",
     "score",
