@@ -42,3 +42,7 @@ class ProfileError(DepthschedError):
 
 class CacheError(DepthschedError, RuntimeError):
     """A KV cache does not hold what the layers about to read it need."""
+
+
+class MissingExtraError(DepthschedError, ImportError):
+    """A package of an optional extra is not installed."""

@@ -104,7 +104,7 @@ def _programs() -> list[Finding]:
 
 def _extras() -> list[Finding]:
     """Packages of the optional extras, and the command that needs them."""
-    needs = {"ray": ("ray", "depthsched sweep --ray")}
+    needs = {"eval": ("lm_eval", "depthsched eval"), "ray": ("ray", "depthsched sweep --ray")}
     found = []
     for extra, (package, command) in needs.items():
         there = importlib.metadata.version(package) if importlib.util.find_spec(package) else ""

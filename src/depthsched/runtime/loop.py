@@ -22,10 +22,18 @@ class DecodeLoop:
     loop below decides depths, drives the backend and keeps the trace.
     """
 
-    def __init__(self, backend: Backend, plan: DepthPlan, streamer: Any = None, reason: str = "") -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        plan: DepthPlan,
+        streamer: Any = None,
+        reason: str = "",
+        drop_finished: bool = False,
+    ) -> None:
         self.backend = backend
         self.plan = plan
         self.streamer = streamer
+        self.rows = _Rows(backend if drop_finished else None)
         self.trace = Trace(plan, backend.name, reason, backend.compile_seconds)
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
@@ -68,7 +76,8 @@ class DecodeLoop:
                 break
             signals = read_signals(logits) if self.plan.adaptive else None
             depth = self.plan.decide(step + 1, signals)
-            logits = self.backend.step(tokens, depth)
+            tokens = self.rows.running(tokens, pick.unfinished)
+            logits = self.rows.spread(self.backend.step(tokens, depth))
         self.decode_seconds = self._now(input_ids) - began - self.prefill_seconds
         if self.streamer is not None:
             self.streamer.end()
@@ -79,6 +88,35 @@ class DecodeLoop:
         if tensor.is_cuda:
             torch.cuda.synchronize(tensor.device)
         return time.perf_counter()
+
+
+class _Rows:
+    """Which rows of a batch are still computed, for a backend that can leave finished ones out."""
+
+    def __init__(self, backend: Any) -> None:
+        self.drop = getattr(backend, "drop_rows", None)
+        self.index: torch.Tensor | None = None
+        self.batch = 0
+
+    def running(self, tokens: torch.Tensor, unfinished: torch.Tensor | None) -> torch.Tensor:
+        """The tokens to feed; drops rows from the backend once a quarter of those computed has finished."""
+        if self.drop is None or unfinished is None:
+            return tokens
+        self.batch = len(tokens)
+        held = torch.arange(self.batch, device=tokens.device) if self.index is None else self.index
+        alive = unfinished[held].nonzero()[:, 0]
+        if len(alive) <= 0.75 * len(held):
+            self.drop(alive)
+            self.index = held = held[alive]
+        return tokens[held]
+
+    def spread(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of all rows; those of rows that are no longer computed are zero and nobody reads them."""
+        if self.index is None:
+            return logits
+        full = logits.new_zeros(self.batch, logits.shape[1])
+        full[self.index] = logits
+        return full
 
 
 class _Picker:

@@ -124,6 +124,7 @@ def generate(
     skipped_kv: str = "auto",
     force: bool = False,
     streamer: Any = None,
+    drop_finished: bool = False,
     **generate_kwargs: Any,
 ) -> Run:
     """Generate with a plan.
@@ -149,6 +150,9 @@ def generate(
     force : bool
         Drive a model family that is unknown or refused.
     streamer : transformers streamer, optional
+    drop_finished : bool
+        Leave rows that have stopped out of the batch, in the eager backend. A cache of the caller's loses their
+        rows, and the trace still has a (padding) token for them.
     **generate_kwargs
         Anything else ``model.generate`` takes for greedy decoding or sampling.
 
@@ -169,10 +173,10 @@ def generate(
         write_kv=write,
         batch=len(ids) * (generate_kwargs.get("num_return_sequences") or 1),
         max_tokens=ids.shape[1] + max_new_tokens,
-        own_cache=any(generate_kwargs.get(k) is not None for k in ("past_key_values", "cache_implementation")),
+        own_cache=_brings_cache(generate_kwargs),
     )
     with chosen as engine:
-        loop = DecodeLoop(engine, plan, streamer, reason)
+        loop = DecodeLoop(engine, plan, streamer, reason, drop_finished)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(
             model,
@@ -220,6 +224,12 @@ def _inputs(inputs: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tens
     if mask.shape[0] > 1 and not bool(mask[:, -1].all()):
         raise PlanError("the batch is padded on the right; set tokenizer.padding_side = 'left'")
     return ids.to(device), mask.to(device)
+
+
+def _brings_cache(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the caller will read the cache after the run; one marked ``scratch`` is only a prompt computed before."""
+    cache = kwargs.get("past_key_values")
+    return kwargs.get("cache_implementation") is not None or not (cache is None or getattr(cache, "scratch", False))
 
 
 def _refuse_modes(kwargs: Mapping[str, Any]) -> None:

@@ -66,6 +66,11 @@ class EagerBackend:
         self._position = self._position + 1
         return self._forward(tokens[:, None], self._position)
 
+    def drop_rows(self, rows: torch.Tensor) -> None:
+        """Go on with only these rows, indices into those held so far."""
+        self._cache.batch_select_indices(rows)
+        self._mask, self._position = self._mask[rows], self._position[rows]
+
     def _forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         output = self.model(
             input_ids=input_ids,

@@ -1,0 +1,150 @@
+"""``depthsched eval``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SettingsError
+from ..plan import parse_plan
+from .doctor import versions
+from .output import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    OrderOption,
+    console,
+    notes,
+    print_json,
+    quiet_libraries,
+    table,
+)
+
+if TYPE_CHECKING:
+    from ..evaluate.results import EvalRow
+    from ..evaluate.run import Evaluation
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    tasks: Annotated[str, typer.Option("--tasks", help="lm-eval tasks that generate, separated by commas; * matches.")],
+    plans: Annotated[
+        str,
+        typer.Option("--plans", help="schedule[@order][+profile=DIR], several separated by ';'. Full is always in."),
+    ] = "full",
+    limit: Annotated[int | None, typer.Option("--limit", help="Only so many items of each task.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder with gsm8k/ and bbh/, in place of a hub.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", "-n", help="In place of each task's own maximum.")
+    ] = None,
+    model: ModelOption = "smollm2",
+    order: OrderOption = None,
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile that calibrate wrote.")] = None,
+    backend: Annotated[str, typer.Option("--backend", help="auto, eager, compiled or cuda-graph.")] = "auto",
+    batch: Annotated[int, typer.Option("--batch", "-b", help="Items decoded together.")] = 32,
+    chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Keep samples and results here; what is there is not run again.")
+    ] = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Task scores under plans, paired item by item with full depth. Needs the extra eval (lm-eval)."""
+    specs = [spec.strip() for spec in plans.split(";") if spec.strip() and spec.strip() != "full"]
+    for spec in specs:
+        parse_plan(spec, order, profile)  # before the model, so that a typo costs no loading
+    if batch < 1:
+        raise SettingsError(f"--batch {batch} must be at least 1")
+    _quiet()
+    from ..evaluate.run import Evaluation, write_json
+
+    options: dict[str, Any] = {
+        "data": data, "limit": limit, "max_new_tokens": max_new_tokens, "profile": profile, "order": order,
+        "dtype": dtype, "device": device, "backend": backend, "batch": batch, "chat": chat,
+    }  # fmt: skip
+    evaluation = Evaluation(model, [t.strip() for t in tasks.split(",") if t.strip()], out=out, **options)
+    rows = _run(evaluation, specs)
+    result: dict[str, Any] = {
+        "rows": [row.to_json() for row in rows],
+        "context": {"model": model, "command": _command(tasks, ["full", *specs], model, options), **options},
+        "versions": versions(),
+    }
+    result["context"]["data"] = str(data) if data else None
+    if out is not None:
+        write_json(out / "results.json", result)
+    if json:
+        print_json(result)
+    else:
+        _print(rows)
+
+
+def _quiet() -> None:
+    import logging
+
+    quiet_libraries()
+    for name in ("lm_eval", "lm-eval", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _run(evaluation: Evaluation, specs: list[str]) -> list[EvalRow]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rows: list[EvalRow] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=notes(), transient=True) as bar:
+        shown = bar.add_task("loading", total=None)
+
+        def progress(what: str, done: int, of: int) -> None:
+            bar.update(shown, description=what, completed=done, total=of)
+
+        for spec in ["full", *specs]:
+            rows += evaluation.rows(evaluation.run(spec, progress), progress)
+    return rows
+
+
+def _command(tasks: str, plans: list[str], model: str, options: dict[str, Any]) -> str:
+    """The command that evaluates the same again; the folder of the data is named DATA."""
+    words = ["depthsched eval", "--tasks", shlex.quote(tasks), "--plans", shlex.quote(";".join(plans))]
+    words += ["--model", shlex.quote(model)]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False):
+            words += [f"--{name.replace('_', '-')}", "DATA" if name == "data" else shlex.quote(str(value))]
+    return " ".join(words)
+
+
+def _print(rows: list[EvalRow]) -> None:
+    out = console()
+    shown = table("task", "plan", "metric", ">n", ">full", ">score", ">difference", ">p", ">depth", ">bytes", ">speed")
+    for row in rows:
+        pair = row.paired
+        shown.add_row(
+            row.task,
+            row.plan,
+            row.metric.removeprefix("exact_match,"),
+            str(pair.n),
+            f"{100 * pair.full:.1f}",
+            f"{100 * pair.score:.1f}",
+            ""
+            if row.plan == "full"
+            else f"{100 * pair.diff:+.1f}\n[dim]{100 * pair.low:+.1f} to {100 * pair.high:+.1f}[/]",
+            "" if row.plan == "full" else f"{pair.p_value:.3f}",
+            f"{row.mean_depth:.1f}",
+            f"{row.bytes_speedup:.2f}x",
+            f"{row.speedup:.2f}x",
+        )
+    out.print(shown)
+    for row in rows:
+        if row.plan != "full":
+            out.print(f"{row.task}, {row.plan}, {row.metric}: {row.paired.verdict()}", soft_wrap=True)
+            least = 100 * row.paired.detectable
+            out.print(f"[dim]  {row.paired.n} items show a difference from {least:.1f} points on (80% power)[/]")

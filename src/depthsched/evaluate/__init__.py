@@ -1,0 +1,6 @@
+"""Task scores under a plan, on top of lm-eval (the extra ``eval``): are they those of full depth?"""
+
+from .register import register
+from .statistics import Paired, paired
+
+__all__ = ["Paired", "paired", "register"]

@@ -1,0 +1,121 @@
+"""Prompts computed once: a task's few-shot prefix for all its items, and a batch of prompts for all plans.
+
+The prefill runs every layer whatever the plan, so what it leaves in the cache belongs to the prompt alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapters import Adapter
+from ..runtime.shared import KV, SharedPrefixCache, can_share, shared_prefix
+
+WORTH_SHARING = 16
+"""Tokens from which on a common prefix is kept apart."""
+
+
+def common_length(rows: Sequence[Any]) -> int:
+    """How many tokens (or characters) all rows begin with; at least one of each row is left over."""
+    if len(rows) < 2:
+        return 0
+    first, last = min(rows), max(rows)  # in lexical order, what these two share all rows between them share
+    length = min(map(len, rows)) - 1
+    return next((i for i in range(length) if first[i] != last[i]), length)
+
+
+class PromptStore:
+    """K and V of prompts, without their last token, kept for the next plan.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    limit_bytes : int
+        What batches of prompts may hold; the one not used for longest makes room. Prefixes stay.
+
+    Attributes
+    ----------
+    tokens : int
+        Prompt tokens computed so far.
+    """
+
+    def __init__(self, adapter: Adapter, limit_bytes: int = 3 << 30) -> None:
+        self.adapter = adapter
+        self.limit = limit_bytes
+        self.tokens = 0
+        self.shares = can_share(adapter)
+        self._prefixes: dict[tuple[int, ...], list[KV]] = {}
+        self._rows: OrderedDict[Any, list[KV]] = OrderedDict()
+
+    def cache(self, prefix: tuple[int, ...], ids: Tensor, mask: Tensor, room: int, *, dense: bool) -> Any:
+        """A cache that holds a batch of prompts but for their last token.
+
+        Parameters
+        ----------
+        prefix : tuple of int
+            Tokens that all rows begin with.
+        ids, mask : Tensor
+            What follows the prefix, ``[batch, tokens]``, padded on the left; the mask is 0 for padding.
+        room : int
+            Tokens that the rows will add, their last prompt token included.
+        dense : bool
+            Repeat the prefix for each row, in a cache that every backend reads, rather than share it.
+        """
+        held = self._prefix(prefix)
+        own = self._own(prefix, held, ids, mask)
+        if not dense:
+            cache = SharedPrefixCache(held, len(ids), ids.shape[1] - 1 + room)
+            cache.put(own)
+            return cache
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for i, (shared, mine) in enumerate(zip(held, own, strict=True)):
+            keys, values = (
+                torch.cat([part.expand(len(ids), -1, -1, -1), rest], dim=-2)
+                for part, rest in zip(shared, mine, strict=True)
+            )
+            cache.update(keys, values, i)
+        cache.scratch = True  # nobody reads it after the run
+        return cache
+
+    def _prefix(self, prefix: tuple[int, ...]) -> list[KV]:
+        if prefix not in self._prefixes:
+            from transformers import DynamicCache
+
+            ids = torch.tensor([prefix], device=self.adapter.model.device)
+            cache = DynamicCache()
+            self._forward(ids, None, None, cache)
+            self._prefixes[prefix] = [(layer.keys, layer.values) for layer in cache.layers]
+        return self._prefixes[prefix]
+
+    def _own(self, prefix: tuple[int, ...], held: list[KV], ids: Tensor, mask: Tensor) -> list[KV]:
+        key = (prefix, tuple(map(tuple, (ids * mask).tolist())))
+        if key not in self._rows:
+            batch, length = ids.shape[0], ids.shape[1] - 1
+            cache = SharedPrefixCache(held, batch, length)
+            if length:
+                full = torch.cat([mask.new_ones(batch, len(prefix)), mask[:, :-1]], dim=-1)
+                places = (full.cumsum(-1) - 1)[:, len(prefix) :]
+                with shared_prefix(self.adapter.model):
+                    self._forward(ids[:, :-1], full, places, cache)
+            self._rows[key] = cache.own()
+            while sum(map(_bytes, self._rows.values())) > self.limit and len(self._rows) > 1:
+                self._rows.popitem(last=False)
+        self._rows.move_to_end(key)
+        return self._rows[key]
+
+    @torch.no_grad()
+    def _forward(self, ids: Tensor, mask: Tensor | None, places: Tensor | None, cache: Any) -> None:
+        self.tokens += int(ids.numel() if mask is None else mask[:, -ids.shape[1] :].sum())
+        self.adapter.decoder(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+        )
+
+
+def _bytes(rows: list[KV]) -> int:
+    return sum(part.numel() * part.element_size() for kv in rows for part in kv)

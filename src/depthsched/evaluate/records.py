@@ -1,0 +1,63 @@
+"""What a run did for each row of its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..runtime.run import Run
+
+
+@dataclass(frozen=True)
+class RowRecord:
+    """One row of a batch.
+
+    Attributes
+    ----------
+    tokens : tuple of int
+        Generated tokens, the one that ended the row included.
+    depths : tuple of int
+        Layers of each of them; the first is the prefill's.
+    seconds : float
+        The row's share of the decode steps it was part of: a step's time over the rows then running.
+    bytes_full, bytes_plan : float
+        Bytes that its decode steps move at batch 1, at full depth and under the plan.
+    """
+
+    tokens: tuple[int, ...]
+    depths: tuple[int, ...]
+    seconds: float
+    bytes_full: float
+    bytes_plan: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"tokens": len(self.tokens), "depths": list(self.depths), "seconds": self.seconds}
+
+
+def row_records(run: Run, lengths: Sequence[int]) -> list[RowRecord]:
+    """The rows of a run; a length of 0 means that the row ran to the end."""
+    steps = run.tokens.shape[1]
+    ends = [length or steps for length in lengths] or [steps] * len(run.tokens)
+    depths = run.trace.depths
+    shares = [0.0] * steps  # running sum of decode time per running row
+    for step in range(1, steps):
+        running = sum(end > step for end in ends) or 1
+        shares[step] = shares[step - 1] + run.trace.steps[step].seconds / running
+    shape, plan = run.shape, run.plan
+    full, scheduled = [0.0] * steps, [0.0] * steps
+    for step in range(1, steps):
+        context, skipped = run.prompt_tokens + step, shape.num_layers - depths[step]
+        full[step] = full[step - 1] + shape.step_bytes(shape.num_layers, context)
+        written, bridge = skipped * run.wrote_kv, plan.bridge_params(depths[step])
+        scheduled[step] = scheduled[step - 1] + shape.step_bytes(depths[step], context, 1, written, bridge)
+    return [
+        RowRecord(
+            tokens=tuple(row[:end].tolist()),
+            depths=tuple(depths[:end]),
+            seconds=shares[end - 1],
+            bytes_full=full[end - 1],
+            bytes_plan=scheduled[end - 1],
+        )
+        for row, end in zip(run.tokens, ends, strict=True)
+    ]
