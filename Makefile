@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST := $(VENV)/oldest
 OLDEST_TRANSFORMERS := 5.17.0
 
-.PHONY: demo test setup lint types unit oldest docs evidence clean
+.PHONY: demo test setup browser lint types unit oldest docs evidence clean
 
 demo: setup
 	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
@@ -28,8 +28,16 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-unit: setup
+unit: setup browser
 	$(BIN)/python -m pytest
+
+# A browser for the tests of reports, where it can be had; without one they are skipped, and say so.
+browser:
+	@if command -v chromium chromium-browser google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
+		|| echo "chromium could not be installed: the tests of reports in a browser are skipped"; \
+	else echo "no chromium, and it cannot be installed here: the tests of reports in a browser are skipped"; fi
 
 # The oldest supported transformers in a folder of its own, in front of everything else.
 oldest: $(OLDEST)/ready

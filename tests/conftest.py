@@ -14,7 +14,10 @@ from hypothesis import HealthCheck, settings
 
 import depthsched as ds
 
+from .commands import cli
 from .tiny import make_tiny, tiny
+
+__all__ = ["cli"]
 
 # Derandomised: a failure on one machine is a failure on every machine. No deadline: tests are not timed.
 settings.register_profile(

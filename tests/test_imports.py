@@ -22,12 +22,12 @@ FLOW = [
     {"plugins"},
     {"planspec"},
     {"plan"},
-    {"budget", "adapters", "models"},
+    {"budget", "adapters", "models", "scaffold"},
     {"runtime"},
     {"hf"},
     {"score"},
     {"calibrate", "bench", "evaluate"},
-    {"report", "testing"},
+    {"report", "sweep", "testing"},
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
@@ -46,6 +46,7 @@ NO_TORCH = {
     "plugins",
     "plan",
     "budget",
+    "scaffold",
     "testing",
 }
 HEAVY = ("torch", "transformers", "scipy", "matplotlib", "pandas", "hypothesis")

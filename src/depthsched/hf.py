@@ -39,7 +39,7 @@ class Attachment:
         self.plan = plan
         self.trace: Trace | None = None
         self._switch = LayerSwitch(adapter, write_kv=writes_kv(plan, skipped_kv))
-        self._bridges = prepared(plan.profile.bridges if plan.profile else None, adapter)
+        self._bridges = prepared(plan.bridges, adapter)
         self._busy = threading.Lock()
         self._owner: int | None = None
         self._prefilling = False
@@ -161,6 +161,7 @@ def attach(
     plan: DepthPlan | DepthSchedule | str,
     *,
     order: Any = None,
+    profile: Any = None,
     horizon: int = 256,
     skipped_kv: str = "auto",
     force: bool = False,
@@ -177,6 +178,8 @@ def attach(
         A spec or schedule is resolved for this model with ``horizon``.
     order : str or LayerOrder, optional
         Order for a spec or schedule.
+    profile : Profile, str or Path, optional
+        Calibrated profile for a spec or schedule, as for :func:`depthsched.plan`.
     horizon : int
         Tokens to resolve for a spec or schedule; later steps keep the last depth.
     skipped_kv : str
@@ -196,10 +199,10 @@ def attach(
         decoding mode is speculative.
     CacheError
         During ``generate``: the given cache has holes, or ``use_cache`` is off.
-    ModelError, PlanError, SettingsError, ScheduleError
+    ModelError, PlanError, ProfileError, SettingsError, ScheduleError
     """
     num_layers = adapter_for(model, force=force).num_layers
-    resolved = as_plan(plan, order, num_layers, horizon)
+    resolved = as_plan(plan, order, profile, num_layers, horizon)
     return Attachment(model, resolved, skipped_kv=skipped_kv, force=force)
 
 

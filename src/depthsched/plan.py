@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from .plugins import parse_schedule
 from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
 from .shape import ModelShape, cost_ratio
+
+if TYPE_CHECKING:
+    from .bridge import Bridges
 
 __all__ = ["DepthPlan", "cost_ratio", "parse_plan", "plan"]
 _BARS = "▁▂▃▄▅▆▇█"
@@ -125,6 +128,11 @@ class DepthPlan:
     def bytes_speedup(self, shape: ModelShape, prompt_tokens: int = 0, batch: int = 1) -> float:
         """Bytes that the decode steps move at full depth over those of this plan: what a clock can reach."""
         return self._ratio(shape.step_bytes, shape, prompt_tokens, batch)
+
+    @functools.cached_property
+    def bridges(self) -> Bridges:
+        """Bridges of the depths that a run can reach, by depth and layer; empty without a profile."""
+        return self.profile.bridges(self.keep_sets) if self.profile else {}
 
     def bridge_params(self, depth: int) -> int:
         """Weights that bridges add to a step at this depth."""

@@ -20,23 +20,36 @@ def parse_plan(
     profile: Profile | str | Path | None = None,
 ) -> tuple[DepthSchedule, LayerOrder, Profile | None]:
     """The schedule, order and profile of ``schedule[@order][+profile=DIR]``; the arguments are its defaults."""
-    own_order = ""
+    own_order = own_profile = ""
     if isinstance(schedule, str):
-        schedule, _, own_profile = schedule.partition("+profile=")
-        schedule, at, own_order = schedule.partition("@")
-        if at and not own_order.strip():
-            raise SettingsError("the order is empty; give a name such as middle-out (see depthsched list)")
-        if own_order and own_order.partition(":")[0].strip() != Ranked.name and not own_profile:
-            profile = None  # the plan's own order wins over the default profile's
-        profile = own_profile or profile
-        order = own_order or order
+        schedule, own_order, own_profile = split_plan(schedule)
         schedule = parse_schedule(schedule)
     if not isinstance(schedule, DepthSchedule):
         raise PlanError(
             f"{schedule!r} is not a schedule; give a spec such as 'd3:alpha=0.995' or a DepthSchedule object"
         )
+    profile = own_profile or profile
     loaded = Profile.load(profile) if isinstance(profile, str | Path) else profile
-    return schedule, *_parse_order(order, loaded)
+    if own_order and own_order.partition(":")[0].strip() != Ranked.name and not own_profile:
+        loaded = None  # the plan's own order wins over the default profile's; a bad profile is refused all the same
+    return schedule, *_parse_order(own_order or order, loaded)
+
+
+def split_plan(text: str) -> tuple[str, str, str]:
+    """The schedule, the order and the profile that ``schedule[@order][+profile=DIR]`` names; empty where it does not.
+
+    Raises
+    ------
+    SettingsError
+        Nothing follows the ``@`` or the ``+profile=``.
+    """
+    rest, plus, profile = text.partition("+profile=")
+    if plus and not profile.strip():
+        raise SettingsError("the profile is empty; give the folder that depthsched calibrate wrote")
+    schedule, at, order = rest.partition("@")
+    if at and not order.strip():
+        raise SettingsError("the order is empty; give a name such as middle-out (see depthsched list)")
+    return schedule, order.strip(), profile.strip()
 
 
 def _parse_order(order: str | LayerOrder | None, profile: Profile | None) -> tuple[LayerOrder, Profile | None]:
@@ -52,6 +65,7 @@ def _parse_order(order: str | LayerOrder | None, profile: Profile | None) -> tup
             order = Ranked.from_settings(settings)
         else:
             order = parse_order(order)
-    if profile is not None and not isinstance(order, Ranked):
+    ours = isinstance(order, Ranked) and (not order.bridges or profile is None or order.layers == profile.drop_order)
+    if profile is not None and not ours:
         raise PlanError(f"the bridges of profile {profile.folder} fit its own order; use order ranked, not {order}")
     return order, profile if isinstance(order, Ranked) and order.bridges else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,18 +103,25 @@ class Profile:
         hidden = int(self.content["model"]["hidden_size"])
         return len(self.content["bridges"].get(str(depth), ())) * hidden * (hidden + 1)
 
-    @functools.cached_property
-    def bridges(self) -> Bridges:
-        """Depth -> layer -> bridge, float32 on the CPU."""
-        from safetensors.torch import load_file
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths that have bridges."""
+        return tuple(sorted(map(int, self.content["bridges"])))
+
+    def bridges(self, depths: Iterable[int]) -> Bridges:
+        """Depth -> layer -> bridge, float32 on the CPU, of those of the depths that have any. Reads no others."""
+        from safetensors import safe_open
 
         from .bridge import Bridge
 
-        tensors = load_file(self.folder / TENSORS_NAME)
-        return {
-            int(depth): {i: Bridge(tensors[f"{depth}.{i}.weight"], tensors[f"{depth}.{i}.bias"]) for i in layers}
-            for depth, layers in self.content["bridges"].items()
-        }
+        with safe_open(self.folder / TENSORS_NAME, framework="pt") as file:
+            return {
+                depth: {
+                    layer: Bridge(*(file.get_tensor(f"{depth}.{layer}.{part}") for part in ("weight", "bias")))
+                    for layer in self.content["bridges"][str(depth)]
+                }
+                for depth in sorted(set(depths) & set(self.depths))
+            }
 
     def check_model(self, model: Any) -> None:
         """Raise unless this profile was calibrated for this model.
@@ -163,12 +169,14 @@ def save_profile(folder: str | Path, content: Mapping[str, Any], bridges: Bridge
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, also when the power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    handle, scratch = tempfile.mkstemp(prefix=f".writing-{path.stem}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or the name could reach the disk before the content
         Path(scratch).replace(path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)

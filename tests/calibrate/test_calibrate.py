@@ -10,38 +10,20 @@ import torch
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.calibrate import Options, Target, calibrate
+from depthsched.calibrate import Target, calibrate
+from depthsched.calibrate.corpus import Corpus
 from depthsched.calibrate.fit import FitSet
 from depthsched.calibrate.units import Units
 from depthsched.errors import PlanError, ProfileError, SettingsError
 from depthsched.score import Sample, score
 
 from ..tiny import LAYERS, VOCAB, make_tiny, prompt, tiny
-
-OPTIONS = Options(min_depth=4, corrections=1)
-
-
-@pytest.fixture(scope="module")
-def samples() -> list[Sample]:
-    model = tiny("llama", "sdpa")
-    rows = []
-    for seed in range(16):
-        inputs = prompt(tokens=4 + seed % 3, seed=seed)
-        torch.manual_seed(seed)
-        run = ds.generate(model, inputs, max_new_tokens=24, do_sample=True)
-        rows.append(Sample(tuple(inputs["input_ids"][0].tolist()), tuple(run.tokens[0].tolist())))
-    return rows
-
-
-@pytest.fixture(scope="module")
-def profile(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> ds.Profile:
-    out = tmp_path_factory.mktemp("profile")
-    return calibrate(tiny("llama", "sdpa"), "tiny", samples, out, target=Target(speedup=1.2), options=OPTIONS)
+from .conftest import OPTIONS
 
 
 def test_a_profile_holds_order_bridges_schedule_and_evidence(profile: ds.Profile) -> None:
     assert len(profile.drop_order) == 4
-    assert sorted(profile.bridges) == [4, 5, 6, 7]
+    assert profile.depths == (4, 5, 6, 7)
     assert profile.schedule is not None
     evidence = profile.content["evidence"]
     assert set(evidence["orders"]) == {"block", "ranked"}
@@ -120,7 +102,7 @@ def test_units_are_not_computed_twice_and_not_shared_between_keys(tmp_path: Path
     assert len(calls) == 2
 
 
-def test_the_fit_finds_an_affine_map_exactly() -> None:
+def test_the_fit_finds_an_affine_map_exactly(tmp_path: Path) -> None:
     """With layers that only add an affine change, the bridge of a run is that change."""
     model = make_tiny("llama", "sdpa")
     weight = torch.randn(32, 32, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -135,7 +117,7 @@ def test_the_fit_finds_an_affine_map_exactly() -> None:
         model.model.layers[index].index = index
     g = torch.Generator().manual_seed(2)
     draw = lambda n: tuple(torch.randint(3, VOCAB, (n,), generator=g).tolist())  # noqa: E731
-    fits = FitSet(adapter_for(model), [Sample(draw(4), draw(40)) for _ in range(12)])
+    fits = FitSet(Corpus(adapter_for(model), [Sample(draw(4), draw(40)) for _ in range(12)], tmp_path))
     bridge = fits.fit_run(3, 4)
     want = torch.eye(32) + weight
     assert bridge.unexplained < 1e-3

@@ -1,7 +1,8 @@
 """Paired comparisons of plans and backends on one machine."""
 
 from .compare import compare
+from .inputs import bench_inputs
 from .results import BenchResult, BenchRow, Interval
 from .shapes import SHAPES, random_model
 
-__all__ = ["SHAPES", "BenchResult", "BenchRow", "Interval", "compare", "random_model"]
+__all__ = ["SHAPES", "BenchResult", "BenchRow", "Interval", "bench_inputs", "compare", "random_model"]

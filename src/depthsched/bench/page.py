@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .results import BenchResult, Interval
+from .results import BenchResult, BenchRow, Interval
 
 _INTRO = """# Results
 
@@ -55,20 +55,27 @@ def _section(result: BenchResult) -> str:
     for row in result.rows:
         cells = (
             f"`{row.plan}`",
-            row.backend,
-            f"{row.mean_depth:.1f}",
-            interval(row.tokens_per_second, 1),
-            f"{row.theoretical_bytes:.2f}",
-            interval(row.speedup_vs_full),
-            f"{row.realised:.2f}",
-            interval(row.vs_transformers),
-            f"{row.gb_per_s:.1f}",
+            *main_cells(row),
             f"{row.peak_memory_bytes / 1e6:.0f}",
             f"{row.compile_seconds:.1f}",
             "" if row.equal_tokens is None else f"{row.equal_tokens:.0%}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
+
+
+def main_cells(row: BenchRow) -> tuple[str, ...]:
+    """What every table of a comparison shows of a row, as text: backend, depth, speed and savings."""
+    return (
+        row.backend,
+        f"{row.mean_depth:.1f}",
+        interval(row.tokens_per_second, 1),
+        f"{row.theoretical_bytes:.2f}",
+        interval(row.speedup_vs_full),
+        f"{row.realised:.2f}",
+        interval(row.vs_transformers),
+        f"{row.gb_per_s:.1f}",
+    )
 
 
 def interval(value: Interval | None, digits: int = 2) -> str:

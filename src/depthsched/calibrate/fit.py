@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from ..adapters import Adapter
 from ..bridge import Bridge, skipped_runs
-from ..score.answers import Sample
-from ..score.staircase import Staircase
+from .corpus import Batch, Corpus
 from .moments import BridgeFitter, Fit
 
 
 class FitSet:
-    """Completions with the full-depth states of all their decode steps, at every layer.
-
-    Holds ``tokens * hidden * (layers + 1)`` values and the KV cache of the prompts; the regression itself works
-    on moments, whose size does not depend on the number of tokens.
+    """Fits bridges on a corpus; memory does not grow with its tokens.
 
     Parameters
     ----------
-    adapter : Adapter
-    samples : sequence of Sample
+    corpus : Corpus
     """
 
-    def __init__(self, adapter: Adapter, samples: Sequence[Sample]) -> None:
-        self.adapter = adapter
-        self._batch = Staircase(adapter, samples)
-        self._full: dict[int, torch.Tensor] = {}
-        self._batch.full(tap=lambda layer, hidden: self._full.__setitem__(layer, hidden[self._batch.valid]))
-        self._counts = self._batch.valid.sum(1).tolist()
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.adapter = corpus.adapter
 
     @property
     def tokens(self) -> int:
         """Decode steps that the fits see."""
-        return sum(self._counts)
+        return self.corpus.tokens
 
     def fit_run(self, first: int, end: int) -> Fit:
         """The bridge of one run ``[first, end)``, fitted on full-depth states.
 
         Exact for the lowest skipped run of any keep set, because the state that enters it is a full-depth one.
         """
-        return self._fit(self._full[first], self._full[end])
+        return _fit((row, batch, batch.get(first), batch.get(end)) for row, batch in self.corpus.rows())
 
     def fit_keep_set(self, keep: Sequence[int], corrections: Iterable[int] = ()) -> tuple[dict[int, Bridge], list[Fit]]:
-        """Bridges of a keep set in one pass, bottom first, and how well each fits.
+        """Bridges of a keep set, bottom first, and how well each fits.
 
         Each is fitted on states that already went through the ones below it, towards the full-depth state.
 
@@ -61,28 +52,35 @@ class FitSet:
         sites |= {layer: layer for layer in corrections if layer > lowest and layer in set(keep)}
         bridges: dict[int, Bridge] = {}
         fits: list[Fit] = []
-        valid = self._batch.valid
-
-        def tap(layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
-            if layer not in sites:
-                return None
-            rows = hidden[valid]
-            fits.append(self._fit(rows, self._full[sites[layer]]))
-            bridges[layer] = fits[-1].bridge
-            changed = hidden.clone()
-            changed[valid] = bridges[layer].to(rows)(rows)
-            return changed
-
-        if sites:
-            self._batch.run([1] * self._batch.steps, {1: keep}, tap=tap)
+        at = lowest
+        for site in sorted(sites):
+            moved = self._advance(keep, at, site, bridges.get(at))
+            fits.append(_fit((row, batch, states, batch.get(sites[site])) for row, batch, states in moved))
+            bridges[site] = fits[-1].bridge
+            at = site
         return bridges, fits
 
-    def _fit(self, before: torch.Tensor, behind: torch.Tensor) -> Fit:
-        fitter = BridgeFitter()
-        pairs = zip(before.split(self._counts), behind.split(self._counts), strict=True)  # type: ignore[no-untyped-call]
-        for row, (x, y) in enumerate(pairs):
+    def _advance(
+        self, keep: Sequence[int], at: int, site: int, bridge: Bridge | None
+    ) -> Iterator[tuple[int, Batch, torch.Tensor]]:
+        """States that enter ``site``, from those that the last call left at ``at`` and their bridge."""
+        for row, batch in self.corpus.rows():
+            if bridge is None:
+                states = batch.get(site)
+            else:
+                before = batch.get("now")
+                states = batch.advance(bridge.to(before)(before), at, site, keep)
+            batch.put("now", states)
+            yield row, batch, states
+
+
+def _fit(pairs: Iterable[tuple[int, Batch, torch.Tensor, torch.Tensor]]) -> Fit:
+    fitter = BridgeFitter()
+    for first, batch, before, behind in pairs:
+        split = zip(before.split(batch.counts), behind.split(batch.counts), strict=True)  # type: ignore[no-untyped-call]
+        for row, (x, y) in enumerate(split, start=first):
             fitter.add(x, y, row)
-        return fitter.fit()
+    return fitter.fit()
 
 
 def correction_sites(keep: Sequence[int], num_layers: int, spacing: int) -> list[int]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from ..adapters import Adapter
 from ..bridge import Bridge, Bridges
-from ..score.answers import Sample
 from ..score.metrics import compare_states
-from ..score.scorer import batches
 from ..score.staircase import Staircase
-
-BATCH_TOKENS = 4096
+from .corpus import Corpus
 
 
 class Quality(NamedTuple):
@@ -25,31 +22,25 @@ class Quality(NamedTuple):
 
 
 class Judge:
-    """Scores keep sets on the same samples; their prompts and full-depth states are computed once.
+    """Scores keep sets on the same samples.
 
     Parameters
     ----------
-    adapter : Adapter
-    samples : sequence of Sample
+    corpus : Corpus
     """
 
-    def __init__(self, adapter: Adapter, samples: Sequence[Sample]) -> None:
-        self.adapter = adapter
-        self._batches = [Staircase(adapter, chunk) for chunk in batches(samples, BATCH_TOKENS)]
-        self.redundancy = [0.0] * adapter.num_layers
-        self._full = [self._observe(batch) for batch in self._batches]
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.adapter = corpus.adapter
 
-    def _observe(self, batch: Staircase) -> torch.Tensor:
-        """Full-depth final states; on the way, how little each layer turns the state that enters it."""
-        before: dict[int, torch.Tensor] = {}
-
-        def tap(layer: int, hidden: torch.Tensor) -> None:
-            if layer:
-                cosine = torch.cosine_similarity(before.pop(layer - 1), hidden[batch.valid].float(), dim=-1)
-                self.redundancy[layer - 1] += float(cosine.mean()) / len(self._batches)
-            before[layer] = hidden[batch.valid].float()
-
-        return batch.full(tap)
+    @functools.cached_property
+    def redundancy(self) -> list[float]:
+        """How little each layer turns the state that enters it: mean cosine over the decode steps."""
+        totals = [0.0] * self.adapter.num_layers
+        for batch in self.corpus.batches:
+            for layer in range(len(totals)):
+                totals[layer] += float(torch.cosine_similarity(batch.get(layer), batch.get(layer + 1), dim=-1).sum())
+        return [total / self.corpus.tokens for total in totals]
 
     def constant(self, keep: Sequence[int], bridges: Mapping[int, Bridge] | None = None) -> Quality:
         """Every decode step with these layers."""
@@ -63,11 +54,14 @@ class Judge:
             )
         )
 
+    @torch.no_grad()
     def _judge(self, run: Callable[[Staircase], torch.Tensor]) -> Quality:
         kl = agree = 0.0
-        tokens = 0
-        for batch, full in zip(self._batches, self._full, strict=True):
-            valid = batch.valid
-            found = compare_states(self.adapter, full[valid], run(batch)[valid], batch.targets[valid])
-            kl, agree, tokens = kl + float(found.kl.sum()), agree + float(found.agree.sum()), tokens + len(found.kl)
-        return Quality(kl / tokens, agree / tokens)
+        norm: Any = self.adapter.decoder.norm
+        for batch in self.corpus.batches:
+            staircase = batch.staircase()
+            states = run(staircase)[staircase.valid]
+            full = norm(batch.get(self.adapter.num_layers).to(states))
+            found = compare_states(self.adapter, full, states, staircase.targets[staircase.valid])
+            kl, agree = kl + float(found.kl.sum()), agree + float(found.agree.sum())
+        return Quality(kl / self.corpus.tokens, agree / self.corpus.tokens)

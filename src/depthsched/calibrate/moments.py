@@ -10,7 +10,7 @@ import torch
 
 from ..bridge import Bridge
 
-RIDGES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RIDGES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 _HOLD_OUT = 4
 
 

@@ -45,8 +45,8 @@ def rank_greedily(judge: Judge, drops: int, units: Units, progress: Progress | N
 
 def choose_block(
     fits: FitSet, judge: Judge, size: int, units: Units, progress: Progress | None = None
-) -> tuple[int, dict[int, Bridge], list[dict[str, float]]]:
-    """The start of the best block of ``size`` layers, its bridge, and the evidence.
+) -> tuple[int, list[dict[str, float]]]:
+    """The start of the best block of ``size`` layers, and the evidence.
 
     The screen is the fit itself: the share of the block's change that its bridge cannot explain on held-out
     prompts. The best of the screen are then judged by KL.
@@ -73,8 +73,7 @@ def choose_block(
         kl, agreement = units.value(f"block-{start}", _constant(judge, keep, {start: bridge}))
         evidence.append({"start": start, "unexplained": unexplained[name], "kl": kl, "agreement": agreement})
     evidence.sort(key=lambda row: (row["kl"], row["start"]))
-    best = int(evidence[0]["start"])
-    return best, {best: finalists[str(best)]}, evidence
+    return int(evidence[0]["start"]), evidence
 
 
 def _constant(judge: Judge, keep: Sequence[int], bridges: dict[int, Bridge]) -> Callable[[], list[float]]:

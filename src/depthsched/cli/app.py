@@ -11,7 +11,7 @@ import typer
 
 from .. import plugins
 from ..errors import DepthschedError
-from . import bench, calibrate, check, doctor, eval, generate, score, show
+from . import bench, calibrate, check, doctor, eval, generate, new, report, score, show, sweep
 from . import list as list_command
 
 DEBUG = "DEPTHSCHED_DEBUG"
@@ -27,7 +27,7 @@ def build_app() -> typer.Typer:
         rich_markup_mode="rich",
     )
     app.callback(invoke_without_command=True)(_root)
-    for module in (generate, list_command, show, check, bench, score, calibrate, eval, doctor):
+    for module in (generate, list_command, show, check, bench, score, calibrate, eval, sweep, report, new, doctor):
         module.add_to(app)
     plugins.registry().call("register_commands", lambda _: app, argument="app")
     return app

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import shlex
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import SettingsError
-from .output import DeviceOption, DtypeOption, JsonOption, ModelOption, OrderOption, console, notes, print_json, table
-
-_PROMPTS = (
-    "Explain in three sentences why the sky is blue.",
-    "Write a short story about a lighthouse keeper who finds a map.",
-    "What is 17 times 23?",
-    "List four uses of copper and say which is the oldest.",
+from .output import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    OrderOption,
+    ProfileOption,
+    console,
+    notes,
+    print_json,
+    table,
 )
 
 
@@ -26,7 +31,10 @@ def add_to(app: typer.Typer) -> None:
 
 def bench(
     plans: Annotated[
-        str, typer.Option("--plans", help="schedule[@order], several separated by ';'. Full depth is always in.")
+        str,
+        typer.Option(
+            "--plans", help="schedule[@order][+profile=DIR], several separated by ';'. Full depth is always in."
+        ),
     ] = "constant:depth=20;d3",
     backends: Annotated[str, typer.Option("--backends", help="Separated by commas.")] = "eager,compiled",
     baseline: Annotated[str, typer.Option("--baseline", help="transformers or none.")] = "transformers",
@@ -36,6 +44,7 @@ def bench(
     model: ModelOption = "smollm2",
     random: Annotated[str | None, typer.Option("--random", help="A shape such as llama-2-7b, random weights.")] = None,
     order: OrderOption = None,
+    profile: ProfileOption = None,
     png: Annotated[Path | None, typer.Option("--png", help="Write a chart to this PNG file.")] = None,
     note: Annotated[str, typer.Option("--note", help="A remark to keep with the result.")] = "",
     dtype: DtypeOption = "auto",
@@ -48,7 +57,7 @@ def bench(
 
     specs = [s.strip() for s in plans.split(";") if s.strip() and s.strip() != "full"]
     for spec in specs:
-        parse_plan(spec, order)  # before the model, so that a typo costs no loading
+        parse_plan(spec, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status("loading the model", spinner="dots"):
         loaded, inputs = _load(model, random, dtype, device, batch)
@@ -59,10 +68,13 @@ def bench(
             specs,
             [b.strip() for b in backends.split(",") if b.strip()],
             order,
+            profile,
             tokens=tokens,
             repeats=repeats,
             baseline=baseline == "transformers",
-            command=_command(plans, backends, baseline, tokens, repeats, batch, model, random, order, dtype, device),
+            command=_command(
+                plans, backends, baseline, tokens, repeats, batch, model, random, order, profile, dtype, device
+            ),
             context={"model": random or model, "note": note},
             progress=status.update if status is not None else lambda _: None,
         )
@@ -86,23 +98,14 @@ def _check(tokens: int, repeats: int, batch: int, baseline: str) -> None:
 
 
 def _load(model: str, random: str | None, dtype: str, device: str, batch: int) -> tuple[Any, Any]:
+    from ..bench import bench_inputs, random_model
     from .generate import _load as load_model
 
     if random is None:
         loaded, tokenizer = load_model(model, dtype, device)
-        texts = [_PROMPTS[row % len(_PROMPTS)] for row in range(batch)]
-        if tokenizer.chat_template is not None:
-            texts = [
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
-                )
-                for text in texts
-            ]
-        encoded = tokenizer(texts, return_tensors="pt", padding=True)
-        return loaded, {k: encoded[k].to(loaded.device) for k in ("input_ids", "attention_mask")}
+        return loaded, bench_inputs(tokenizer, batch, loaded.device)
     import torch
 
-    from ..bench import random_model
     from ..models import _device, _dtype
     from .output import quiet_libraries
 
@@ -115,13 +118,22 @@ def _load(model: str, random: str | None, dtype: str, device: str, batch: int) -
     }
 
 
-def _measure(model: Any, inputs: Any, specs: list[str], backends: list[str], order: str | None, **options: Any) -> Any:
+def _measure(
+    model: Any,
+    inputs: Any,
+    specs: list[str],
+    backends: list[str],
+    order: str | None,
+    profile: str | None,
+    **options: Any,
+) -> Any:
     from ..adapters import adapter_for
     from ..bench import compare
     from ..plan import plan
 
     depth = adapter_for(model).num_layers
-    resolved = {s: plan(s, order, num_layers=depth, horizon=options["tokens"]) for s in ["full", *specs]}
+    resolve = partial(plan, num_layers=depth, horizon=options["tokens"])
+    resolved = {"full": resolve("full")} | {s: resolve(s, order, profile=profile) for s in specs}
     return compare(model, inputs, resolved, backends, **options)
 
 
@@ -135,6 +147,7 @@ def _command(
     model: str,
     random: str | None,
     order: str | None,
+    profile: str | None,
     dtype: str,
     device: str,
 ) -> str:
@@ -148,6 +161,7 @@ def _command(
         "batch": batch,
         **({"random": random} if random else {"model": model}),
         **({"order": order} if order else {}),
+        **({"profile": profile} if profile else {}),
         "dtype": dtype,
         "device": device,
     }
@@ -155,7 +169,7 @@ def _command(
 
 
 def _print(result: Any) -> None:
-    from ..bench.page import interval
+    from ..bench.page import main_cells
 
     out = console()
     about = result.context
@@ -165,17 +179,7 @@ def _print(result: Any) -> None:
     )
     rows = table("plan", "backend", ">depth", ">tok/s", ">theory", ">speed-up", ">realised", ">vs hf", ">GB/s")
     for row in result.rows:
-        rows.add_row(
-            row.plan,
-            row.backend,
-            f"{row.mean_depth:.1f}",
-            interval(row.tokens_per_second, 1),
-            f"{row.theoretical_bytes:.2f}",
-            interval(row.speedup_vs_full),
-            f"{row.realised:.2f}",
-            interval(row.vs_transformers),
-            f"{row.gb_per_s:.1f}",
-        )
+        rows.add_row(row.plan, *main_cells(row))
     out.print(rows)
     for row in result.rows:
         if row.compile_seconds >= 0.1:

@@ -16,6 +16,8 @@ from .. import models, plugins
 from ..errors import ModelError
 from .output import JsonOption, console, print_json, table
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
 
 class Finding(NamedTuple):
     """One thing that doctor looked at."""
@@ -89,7 +91,10 @@ def _gpu() -> Finding:
 
 
 def _programs() -> list[Finding]:
-    needs = {"C++ compiler": (("g++", "clang++"), "install g++ for compiled backends")}
+    needs = {
+        "C++ compiler": (("g++", "clang++"), "install g++ for compiled backends"),
+        "Chromium": (BROWSERS, "only the tests of reports need it: apt-get install chromium"),
+    }
     found = []
     for name, (programs, advice) in needs.items():
         path = next(filter(None, map(shutil.which, programs)), None)
@@ -99,7 +104,7 @@ def _programs() -> list[Finding]:
 
 def _extras() -> list[Finding]:
     """Packages of the optional extras, and the command that needs them."""
-    needs = {"eval": ("lm_eval", "depthsched eval")}
+    needs = {"eval": ("lm_eval", "depthsched eval"), "ray": ("ray", "depthsched sweep --ray")}
     found = []
     for extra, (package, command) in needs.items():
         there = importlib.metadata.version(package) if importlib.util.find_spec(package) else ""

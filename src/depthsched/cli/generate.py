@@ -19,6 +19,7 @@ from .output import (
     JsonOption,
     ModelOption,
     OrderOption,
+    ProfileOption,
     ScheduleOption,
     notes,
     print_json,
@@ -36,6 +37,7 @@ def generate(
     model: ModelOption = "smollm2",
     schedule: ScheduleOption = "d3",
     order: OrderOption = None,
+    profile: ProfileOption = None,
     backend: Annotated[str, typer.Option("--backend", help="auto, eager, compiled or cuda-graph.")] = "auto",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")] = 128,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random draws when sampling.")] = 0,
@@ -55,21 +57,21 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     sampling = _sampling(temperature, top_p)
     _check_numbers(max_new_tokens, seed)
-    parse_plan(schedule, order)  # before the model, so that a typo costs no loading
+    parse_plan(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
         loaded, tokenizer = _load(model, dtype, device)
     inputs = _encode(tokenizer, text, raw)
     options = {"max_new_tokens": max_new_tokens, "skipped_kv": skipped_kv, "force": force, **sampling}
-    specs = ["full", schedule] if compare else [schedule]
+    arms: list[dict[str, Any]] = [{"plan": schedule, "order": order, "profile": profile}]
+    if compare:
+        arms.insert(0, {"plan": "full"})
     with say.status("warming up", spinner="dots"):  # first calls allocate and choose kernels
-        _run(loaded, tokenizer, inputs, schedule, order, backend, seed, nullcontext(), options | {"max_new_tokens": 2})
+        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), {**arms[-1], **options, "max_new_tokens": 2})
     results = []
-    for spec in specs:
-        bar = view.progress(say, f"generating, {spec}", max_new_tokens)
-        results.append(
-            _run(loaded, tokenizer, inputs, spec, order if spec is schedule else None, backend, seed, bar, options)
-        )
+    for arm in arms:
+        bar = view.progress(say, f"generating, {arm['plan']}", max_new_tokens)
+        results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, {**arm, **options}))
     result = results[-1]
     result |= {"model": model, "prompt": text, "versions": versions()}
     if compare:
@@ -148,8 +150,6 @@ def _run(
     model: Any,
     tokenizer: Any,
     inputs: Any,
-    spec: str,
-    order: str | None,
     backend: str,
     seed: int,
     bar: Any,
@@ -161,5 +161,5 @@ def _run(
 
     torch.manual_seed(seed)
     with bar as streamer:
-        run = run_plan(model, inputs, spec, order=order, backend=backend, streamer=streamer, **options)
+        run = run_plan(model, inputs, backend=backend, streamer=streamer, **options)
     return {"text": tokenizer.decode(run.tokens[0], skip_special_tokens=True), **run.to_json(), "_run": run}

@@ -15,6 +15,7 @@ from .output import (
     JsonOption,
     ModelOption,
     OrderOption,
+    ProfileOption,
     console,
     notes,
     print_json,
@@ -24,8 +25,6 @@ from .output import (
 
 if TYPE_CHECKING:
     from ..score import Interval, Sample, ScoreResult
-
-ProfileOption = Annotated[str | None, typer.Option("--profile", "-p", help="A profile that calibrate wrote.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,23 +77,21 @@ def score(
 def load_samples(
     model: str, prompts: Path, limit: int | None, max_new_tokens: int, raw: bool, dtype: str, device: str
 ) -> tuple[Any, list[Sample]]:
-    """The model, and the prompts with their completions."""
+    """The model, and the prompts with their completions; says on stderr how far it is."""
     quiet_libraries()
-    from ..models import load_model
-    from ..score import own_answers, read_prompts
+    from ..score import load_samples as load
 
-    rows = read_prompts(prompts, limit)
     with notes().status(f"loading {model}", spinner="dots") as status:
-        loaded, tokenizer = load_model(model, dtype=dtype, device=device)
-        samples = own_answers(
-            loaded,
-            tokenizer,
-            rows,
-            max_new_tokens=max_new_tokens,
+        return load(
+            model,
+            prompts,
+            limit,
+            max_new_tokens,
             raw=raw,
+            dtype=dtype,
+            device=device,
             progress=lambda done, of: status.update(f"the model's own answers, {done} of {of}"),
         )
-    return loaded, samples
 
 
 def _print(results: list[ScoreResult]) -> None:

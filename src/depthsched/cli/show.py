@@ -9,7 +9,10 @@ import typer
 
 from ..budget import schedule_for_budget
 from ..plan import DepthPlan, plan
-from .output import JsonOption, OrderOption, console, print_json, table
+from ..planspec import parse_plan, split_plan
+from .output import JsonOption, OrderOption, ProfileOption, console, print_json, table
+
+_LAYERS = 32
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,9 +21,12 @@ def add_to(app: typer.Typer) -> None:
 
 def show(
     schedule: Annotated[str, typer.Argument(help="A schedule, such as d3:alpha=0.995,start=32@early-exit.")],
-    layers: Annotated[int, typer.Option("--layers", "-l", help="Decoder layers of the model.")] = 32,
+    layers: Annotated[
+        int | None, typer.Option("--layers", "-l", help="Decoder layers of the model; default the profile's, or 32.")
+    ] = None,
     tokens: Annotated[int, typer.Option("--tokens", "-n", help="Tokens to resolve, the first one included.")] = 256,
     order: OrderOption = None,
+    profile: ProfileOption = None,
     mean_depth: Annotated[
         float | None, typer.Option("--mean-depth", help="Solve the schedule's budget setting for this mean depth.")
     ] = None,
@@ -28,12 +34,13 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Which layers a schedule runs at each token, and what that saves on paper."""
+    idea, layer_order, loaded = parse_plan(schedule, order, profile)
+    if layers is None:
+        layers = loaded.num_layers if loaded else _LAYERS
     if mean_depth is not None:
-        spec, at, own_order = schedule.partition("@")
-        order = own_order if at else order
-        solved = schedule_for_budget(spec, mean_depth, num_layers=layers, horizon=tokens, order=order)
-        schedule = solved.spec()
-    resolved = plan(schedule, order, num_layers=layers, horizon=tokens)
+        family = split_plan(schedule)[0]
+        idea = schedule_for_budget(family, mean_depth, num_layers=layers, horizon=tokens, order=layer_order)
+    resolved = plan(idea, layer_order, num_layers=layers, horizon=tokens, profile=loaded)
     if png is not None:
         from ..report.curve import save_curve
 

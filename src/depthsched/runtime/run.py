@@ -98,6 +98,7 @@ class Run:
             "compile_seconds": self.trace.compile_seconds,
             "schedule": self.plan.schedule,
             "order": self.plan.order,
+            "profile": str(self.plan.profile.folder) if self.plan.profile else None,
         }
 
     def report(self) -> str:
@@ -117,6 +118,7 @@ def generate(
     plan: DepthPlan | DepthSchedule | str = "full",
     *,
     order: Any = None,
+    profile: Any = None,
     max_new_tokens: int = 256,
     backend: str = "auto",
     skipped_kv: str = "auto",
@@ -138,6 +140,8 @@ def generate(
         A spec or schedule is resolved for this model with ``max_new_tokens`` as its horizon.
     order : str or LayerOrder, optional
         Order for a spec or schedule.
+    profile : Profile, str or Path, optional
+        Calibrated profile for a spec or schedule, as for :func:`depthsched.plan`.
     backend : str
         ``eager``, ``compiled``, ``cuda-graph`` or ``auto``, which picks one by device and length. A model that
         the fast ones cannot run runs in eager; ``trace.reason`` says why a backend was used.
@@ -154,10 +158,10 @@ def generate(
 
     Raises
     ------
-    ModelError, PlanError, SettingsError, ScheduleError, AttachError, CacheError
+    ModelError, PlanError, ProfileError, SettingsError, ScheduleError, AttachError, CacheError
     """
     adapter = adapter_for(model, force=force)
-    plan = as_plan(plan, order, adapter.num_layers, max_new_tokens)
+    plan = as_plan(plan, order, profile, adapter.num_layers, max_new_tokens)
     check_plan(plan, adapter)
     ids, mask = _inputs(inputs, model.device)
     _refuse_modes(generate_kwargs)
@@ -194,13 +198,17 @@ def generate(
     )
 
 
-def as_plan(plan: DepthPlan | DepthSchedule | str, order: Any, num_layers: int, horizon: int) -> DepthPlan:
+def as_plan(
+    plan: DepthPlan | DepthSchedule | str, order: Any, profile: Any, num_layers: int, horizon: int
+) -> DepthPlan:
     """The plan itself, or a spec or schedule resolved for the model."""
     if isinstance(plan, DepthPlan):
         if order is not None:
             raise PlanError("this plan has its order already; give the order when you make the plan")
+        if profile is not None:
+            raise PlanError("this plan is resolved already; give the profile when you make the plan")
         return plan
-    return make_plan(plan, order, num_layers=num_layers, horizon=horizon)
+    return make_plan(plan, order, num_layers=num_layers, horizon=horizon, profile=profile)
 
 
 def _inputs(inputs: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from ..adapters import Adapter, adapter_for
 from ..errors import PlanError
 from ..plan import DepthPlan, cost_ratio
+from ..plan import plan as make_plan
 from ..runtime.backends import EagerBackend
 from ..runtime.policy import check_plan, writes_kv
 from ..runtime.signals import read_signals
@@ -32,6 +33,18 @@ class _Row(NamedTuple):
     metrics: Metrics
     depths: list[int]
     prompt_tokens: int
+
+
+class _Batch(NamedTuple):
+    """Samples with their prompts run, and the final states of full depth ``[batch, steps, hidden]``."""
+
+    staircase: Staircase
+    full: torch.Tensor
+
+    @classmethod
+    def of(cls, adapter: Adapter, chunk: Sequence[Sample]) -> _Batch:
+        staircase = Staircase(adapter, chunk)
+        return cls(staircase, staircase.full())
 
 
 def score(
@@ -53,7 +66,8 @@ def score(
     samples : sequence of Sample
         As from :func:`own_answers`. A completion of a single token has no decode step and is left out.
     method : str
-        ``auto``: one pass for nested plans, step by step for the others.
+        ``auto``: one pass for nested plans, step by step for the others, full depth always in one pass.
+        ``step-by-step``: everything one token at a time.
     batch_tokens : int
         Most positions, padding included, that run at once: the bound on memory. A longer sample runs alone.
     force : bool
@@ -83,13 +97,14 @@ def score(
     done = 0
     for chunk in batches(usable, batch_tokens):
         began = time.perf_counter()
-        batch = Staircase(adapter, chunk)
-        full = batch.full()
+        batch = None if method == "step-by-step" else _Batch.of(adapter, chunk)
         shared = time.perf_counter() - began
         for i, plan in enumerate(plans):
             began = time.perf_counter()
-            one_pass = method != "step-by-step" and plan.nested
-            rows[i] += (_one_pass if one_pass else _step_by_step)(adapter, plan, batch, full, chunk)
+            if batch and plan.nested:
+                rows[i] += _one_pass(adapter, plan, batch, chunk)
+            else:
+                rows[i] += _step_by_step(adapter, plan, chunk, batch)
             seconds[i] += shared + time.perf_counter() - began
             done += len(chunk)
             if progress:
@@ -117,38 +132,50 @@ def batches(samples: Sequence[Sample], tokens: int) -> Iterator[list[Sample]]:
         yield chunk
 
 
-def _one_pass(
-    adapter: Adapter, plan: DepthPlan, batch: Staircase, full: torch.Tensor, chunk: Sequence[Sample]
-) -> list[_Row]:
-    depths = batch.depths(plan)
-    states = batch.run(depths, plan.keep_sets, plan.profile.bridges if plan.profile else None)
-    valid = batch.valid
-    found = compare_states(adapter, full[valid], states[valid], batch.targets[valid])
+def _one_pass(adapter: Adapter, plan: DepthPlan, batch: _Batch, chunk: Sequence[Sample]) -> list[_Row]:
+    depths = batch.staircase.depths(plan)
+    states = batch.staircase.run(depths, plan.keep_sets, plan.bridges)
+    valid = batch.staircase.valid
+    found = compare_states(adapter, batch.full[valid], states[valid], batch.staircase.targets[valid])
     counts = valid.sum(1).tolist()
     split = zip(*(torch.split(values, counts) for values in found), strict=True)
     return [_Row(Metrics(*m), depths[:n], len(s.prompt)) for m, n, s in zip(split, counts, chunk, strict=True)]
 
 
 @torch.no_grad()
-def _step_by_step(
-    adapter: Adapter, plan: DepthPlan, batch: Staircase, full: torch.Tensor, chunk: Sequence[Sample]
-) -> list[_Row]:
-    """One forward a token, as a run would do it; for plans whose depth can rise, and to check the staircase."""
+def _step_by_step(adapter: Adapter, plan: DepthPlan, chunk: Sequence[Sample], batch: _Batch | None) -> list[_Row]:
+    """One forward a token, as a run would do it; for plans whose depth can rise, and to check the staircase.
+
+    Without a batch full depth is decoded in the same way.
+    """
     rows = []
-    bridges = plan.profile.bridges if plan.profile else None
     for i, sample in enumerate(chunk):
-        completion = torch.tensor(sample.completion, device=full.device)
-        ids = torch.tensor([sample.prompt], device=full.device)
-        logits, depths = [], []
-        with EagerBackend(adapter, plan.keep_sets, write_kv=writes_kv(plan, "auto"), bridges=bridges) as engine:
-            last = engine.prefill(ids, torch.ones_like(ids), DynamicCache())
-            for step in range(1, len(completion)):
-                depths.append(plan.decide(step, read_signals(last) if plan.adaptive else None))
-                last = engine.step(completion[step - 1 : step], depths[-1])
-                logits.append(last[0])
-        reference = adapter.logits(full[i, : len(depths)])
-        rows.append(_Row(compare_logits(reference, torch.stack(logits), completion[1:]), depths, len(sample.prompt)))
+        logits, depths = _decode(adapter, plan, sample)
+        if batch:
+            reference = adapter.logits(batch.full[i, : len(depths)])
+        else:
+            reference, _ = _decode(adapter, _full_plan(plan), sample)
+        targets = torch.tensor(sample.completion[1:], device=logits.device)
+        rows.append(_Row(compare_logits(reference, logits, targets), depths, len(sample.prompt)))
     return rows
+
+
+def _decode(adapter: Adapter, plan: DepthPlan, sample: Sample) -> tuple[torch.Tensor, list[int]]:
+    """Logits ``[steps, vocabulary]`` and depths of the decode steps of one sample, one forward each."""
+    completion = torch.tensor(sample.completion, device=adapter.model.device)
+    ids = torch.tensor([sample.prompt], device=adapter.model.device)
+    logits, depths = [], []
+    with EagerBackend(adapter, plan.keep_sets, write_kv=writes_kv(plan, "auto"), bridges=plan.bridges) as engine:
+        last = engine.prefill(ids, torch.ones_like(ids), DynamicCache())
+        for step in range(1, len(completion)):
+            depths.append(plan.decide(step, read_signals(last) if plan.adaptive else None))
+            last = engine.step(completion[step - 1 : step], depths[-1])
+            logits.append(last[0])
+    return torch.stack(logits), depths
+
+
+def _full_plan(plan: DepthPlan) -> DepthPlan:
+    return make_plan("full", num_layers=plan.num_layers, horizon=plan.horizon)
 
 
 def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float, method: str) -> ScoreResult:
@@ -167,7 +194,7 @@ def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float,
         tokens=sum(counts),
         **{name: interval(sums[name], counts) for name in METRICS},
         mean_depth=float(depths.mean()),
-        bytes_speedup=_bytes_speedup(adapter, plan, rows),
+        bytes_speedup=bytes_speedup(adapter, plan, [(row.prompt_tokens, row.depths) for row in rows]),
         per_depth=tuple(group(d, d, values, depths == d) for d in sorted(set(depths.tolist()), reverse=True)),
         per_step=tuple(group(int(a), int(b) - 1, values, (steps >= a) & (steps < b)) for a, b in pairwise(edges)),
         per_prompt=tuple(
@@ -178,17 +205,25 @@ def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float,
     )
 
 
-def _bytes_speedup(adapter: Adapter, plan: DepthPlan, rows: list[_Row]) -> float:
-    """Of all steps of all prompts together, each prompt decoded alone."""
+def bytes_speedup(adapter: Adapter, plan: DepthPlan, runs: Iterable[tuple[int, Sequence[int]]]) -> float:
+    """Bytes at full depth over bytes under the plan, of all decode steps of some runs, each decoded alone.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    plan : DepthPlan
+    runs : iterable of (int, sequence of int)
+        Length of the prompt, and the depth of each decode step.
+    """
     shape = adapter.shape()
     full = scheduled = 0.0
-    for row in rows:
-        one = sum(shape.step_bytes(shape.num_layers, row.prompt_tokens + i) for i in range(1, len(row.depths) + 1))
+    for prompt_tokens, depths in runs:
+        one = sum(shape.step_bytes(shape.num_layers, prompt_tokens + i) for i in range(1, len(depths) + 1))
         ratio = cost_ratio(
             shape.step_bytes,
-            row.depths,
+            depths,
             shape,
-            row.prompt_tokens,
+            prompt_tokens,
             writes=writes_kv(plan, "auto"),
             bridge_params=plan.bridge_params,
         )

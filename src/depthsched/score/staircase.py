@@ -34,6 +34,8 @@ class Staircase:
     adapter : Adapter
     samples : sequence of Sample
         Each with at least two tokens of completion: the first comes out of the prefill.
+    keys : sequence of (K, V), optional
+        What :attr:`keys` was for the same samples before; spares the prefill.
 
     Attributes
     ----------
@@ -43,9 +45,16 @@ class Staircase:
         Token that each decode step predicts, ``[batch, S]``; column ``c`` is step ``c + 1``.
     valid : torch.Tensor
         Which of them are real, ``[batch, S]``, bool.
+    keys : list of (K, V)
+        Of the prompts, padded on the left, one pair for every layer, ``[batch, heads, prompt, head dim]`` each.
     """
 
-    def __init__(self, adapter: Adapter, samples: Sequence[Sample]) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        samples: Sequence[Sample],
+        keys: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> None:
         if not samples or min(len(s.completion) for s in samples) < 2:
             raise PlanError("every sample needs a completion of at least two tokens: the prefill makes the first")
         self.adapter = adapter
@@ -62,11 +71,10 @@ class Staircase:
         self._mask = torch.cat([mask, mask.new_ones(len(samples), self.steps)], dim=1)
         self._positions = (self._mask.cumsum(-1) - 1).clamp_min(0)
         self._prompt = ids.shape[1]
-        self._keys: list[Any] = []
-        self._prefill(ids)
+        self.keys = list(self._prefill(ids) if keys is None else keys)
 
     @torch.no_grad()
-    def _prefill(self, ids: torch.Tensor) -> None:
+    def _prefill(self, ids: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         cache = DynamicCache()
         self.adapter.decoder(
             input_ids=ids,
@@ -75,7 +83,7 @@ class Staircase:
             past_key_values=cache,
             use_cache=True,
         )
-        self._keys = [(layer.keys, layer.values) for layer in cache.layers]
+        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def depths(self, plan: DepthPlan) -> list[int]:
         """Depth of every decode step of this batch."""
@@ -109,7 +117,7 @@ class Staircase:
         """
         stairs = _stairs(depths, keep_sets, self.adapter.num_layers)
         cache = DynamicCache()
-        for i, (keys, values) in enumerate(self._keys):
+        for i, (keys, values) in enumerate(self.keys):
             cache.update(keys, values, i)
         with _stepping(self.adapter, stairs, _by_layer(depths, bridges or {}, self._like()), tap):
             output = self.adapter.decoder(

@@ -141,11 +141,9 @@ def _default(cls: type[Settings]) -> Any:
 class _Conformance:
     max_examples: int = EXAMPLES
 
-    def _subject(self) -> tuple[Any, Any]:
-        raise NotImplementedError
-
-    def _finders(self, cls: Any, own: Any) -> Finders:
-        raise NotImplementedError
+    # What a subclass checks, and how: set by ScheduleConformance and OrderConformance.
+    _subject: Callable[[], tuple[Any, Any]]
+    _finders: Callable[[Any, Any], Finders]
 
     def _run(self, name: str) -> None:
         __tracebackhide__ = True

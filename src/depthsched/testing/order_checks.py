@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ..errors import SettingsError
 from ..order import LayerOrder
 from .report import Finding, one_line
-from .settings_checks import check_frozen, say, show
+from .settings_checks import check_frozen, check_same, say, show
 from .strategies import MAX_LAYERS
 
 
@@ -71,12 +71,9 @@ def every_depth(order: LayerOrder) -> None:
 def deterministic(case: OrderCase) -> None:
     """The same model twice has the same ranking."""
     first, second = _rank(case.order, case.num_layers), _rank(case.order, case.num_layers)
-    if first != second:
-        raise Finding(
-            "deterministic",
-            f"{say(case.order)} on {case.num_layers} layers: rank() gave {show(first)}, then {show(second)}; "
-            "the same model must give the same ranking, so use no randomness, clock or counter",
-        )
+    where = f"{say(case.order)} on {case.num_layers} layers"
+    advice = "the same model must give the same ranking, so use no randomness, clock or counter"
+    check_same("deterministic", where, "rank()", first, second, advice)
 
 
 def nested(case: OrderCase) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..errors import DepthschedError
 from ..schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
 from .report import Finding, one_line
-from .settings_checks import check_frozen, check_unchanged, say, show, values_of
+from .settings_checks import check_frozen, check_same, check_unchanged, say, show, values_of
 from .strategies import LAST_STEP, Case, probes
 
 # Steps of a plan that are resolved one by one; beyond it the checks look at chosen steps.
@@ -105,14 +105,9 @@ def deterministic(case: Case) -> None:
     ask(schedule, case, case.steps[:1])
     second = ask(schedule, case)
     check_unchanged(schedule, before, "depth()")
-    different = np.flatnonzero(first != second)
-    if len(different):
-        at = different[0]
-        raise Finding(
-            "deterministic",
-            f"{_at(case, case.steps[at])}: depth() gave {show(first[at])}, then {show(second[at])}; "
-            "the same step must give the same depth, so use no randomness, clock or counter",
-        )
+    advice = "the same step must give the same depth, so use no randomness, clock or counter"
+    for step, one, other in zip(case.steps, first, second, strict=True):
+        check_same("deterministic", _at(case, step), "depth()", one, other, advice)
 
 
 def scalar_equals_vectorised(case: Case) -> None:
@@ -244,12 +239,7 @@ def adaptive(value: tuple[Case, Signals]) -> None:
         if raw.size != 1 or raw.dtype.kind not in "iuf" or not np.isfinite(raw.reshape(-1)[0]):
             raise Finding("adaptive", f"{where}: decide() returned {show(raw)}; return one finite number")
         answers.append(float(raw.reshape(-1)[0]))
-    if answers[0] != answers[1]:
-        raise Finding(
-            "adaptive",
-            f"{where}: decide() gave {show(answers[0])}, then {show(answers[1])}; the same signals must give "
-            "the same depth",
-        )
+    check_same("adaptive", where, "decide()", answers[0], answers[1], "the same signals must give the same depth")
     if answers[0] < 0:
         raise Finding("adaptive", f"{where}: decide() returned {show(answers[0])}; return at least 0")
     depth = decide_depth(schedule, step + int(schedule.start), case.num_layers, signals)

@@ -20,7 +20,7 @@ def say(value: Settings) -> str:
     """The spec of a schedule or order, or its class where that cannot be printed."""
     try:
         return value.spec()
-    except Exception:
+    except Exception:  # spec() may be the author's own code; a finding needs a subject whatever it raises
         return type(value).__name__
 
 
@@ -87,6 +87,12 @@ def check_frozen(value: Settings) -> None:
             f"{say(value)}: an object made with the same settings is not equal to it; "
             "leave __eq__ and __hash__ to the dataclass",
         )
+
+
+def check_same(check: str, where: str, what: str, first: Any, second: Any, advice: str) -> None:
+    """``what`` was asked twice and gave the same answer."""
+    if first != second:
+        raise Finding(check, f"{where}: {what} gave {show(first)}, then {show(second)}; {advice}")
 
 
 def check_unchanged(value: Settings, before: dict[str, Any], what: str) -> None:

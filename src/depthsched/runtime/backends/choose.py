@@ -48,7 +48,7 @@ def make_backend(
     """
     if name not in BACKENDS:
         raise PlanError(f"unknown backend {name!r}; use one of {', '.join(BACKENDS)}")
-    bridges = plan.profile.bridges if plan.profile else None
+    bridges = plan.bridges
     eager = EagerBackend(adapter, plan.keep_sets, write_kv=write_kv, bridges=bridges)
     if name == "eager":
         return eager, "asked for"

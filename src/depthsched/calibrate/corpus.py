@@ -1,0 +1,103 @@
+"""Samples at full depth, on disk: what every part of a calibration reads, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..adapters import Adapter
+from ..profile import write_atomic
+from ..score.answers import Sample
+from ..score.scorer import batches
+from ..score.staircase import Staircase
+
+BATCH_TOKENS = 4096
+
+
+class Corpus:
+    """Samples in batches, each with the KV of its prompts and its full-depth states at every layer in a folder.
+
+    Memory holds one batch at a time, however many samples there are; the disk holds about
+    ``tokens * hidden * (layers + 1)`` float32 values and the KV of the prompts. Batches that are in the folder
+    already are not computed again.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    samples : sequence of Sample
+    folder : Path
+        For these samples only.
+    """
+
+    def __init__(self, adapter: Adapter, samples: Sequence[Sample], folder: Path) -> None:
+        self.adapter = adapter
+        self.batches = [
+            Batch(adapter, chunk, folder / str(i)) for i, chunk in enumerate(batches(samples, BATCH_TOKENS))
+        ]
+
+    @property
+    def tokens(self) -> int:
+        """Decode steps of all samples."""
+        return sum(sum(batch.counts) for batch in self.batches)
+
+    def rows(self) -> Iterator[tuple[int, Batch]]:
+        """Every batch with the number of samples before it."""
+        before = 0
+        for batch in self.batches:
+            yield before, batch
+            before += len(batch.samples)
+
+
+class Batch:
+    """Some samples of a corpus. States are the rows of real decode steps, ``[tokens, hidden]``, float32."""
+
+    def __init__(self, adapter: Adapter, samples: Sequence[Sample], folder: Path) -> None:
+        self.adapter, self.samples, self.folder = adapter, samples, folder
+        self.counts = [len(sample.completion) - 1 for sample in samples]
+        if not (folder / "done").is_file():
+            self._compute()
+
+    def _compute(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        staircase = Staircase(self.adapter, self.samples)
+        keys = torch.stack([torch.stack(pair) for pair in staircase.keys])
+        np.save(self.folder / "keys.npy", keys.float().cpu().numpy())
+        staircase.full(tap=lambda layer, hidden: self.put(str(layer), hidden[staircase.valid]))
+        write_atomic(self.folder / "done", b"")
+
+    def put(self, name: str, states: torch.Tensor) -> None:
+        """Keep states under a name."""
+        np.save(self.folder / f"{name}.npy", states.float().cpu().numpy())
+
+    def get(self, name: str | int) -> torch.Tensor:
+        """States kept under a name; a number is the full-depth state that enters this layer."""
+        return torch.from_numpy(np.load(self.folder / f"{name}.npy")).to(self.adapter.model.device)
+
+    def staircase(self) -> Staircase:
+        """The samples with their prompts run already."""
+        like = self.adapter.model.get_output_embeddings().weight
+        keys = torch.from_numpy(np.load(self.folder / "keys.npy")).to(like)
+        return Staircase(self.adapter, self.samples, [(pair[0], pair[1]) for pair in keys])
+
+    def advance(self, states: torch.Tensor, first: int, end: int, keep: Sequence[int]) -> torch.Tensor:
+        """States that enter layer ``first``, taken through the kept layers below ``end``."""
+        layers = [layer for layer in keep if first <= layer < end]
+        if not layers:
+            return states
+        staircase = self.staircase()
+        found = [states]
+
+        def tap(layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
+            if layer == first:
+                hidden = torch.zeros_like(hidden)
+                hidden[staircase.valid] = states.to(hidden)
+                return hidden
+            if layer == end:
+                found[0] = hidden[staircase.valid].float()
+            return None
+
+        staircase.run([1] * staircase.steps, {1: layers}, tap=tap)
+        return found[0]

@@ -1,0 +1,69 @@
+"""Start a plug-in: a folder that can be installed, with one schedule, its entry point and its test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from ..errors import SettingsError
+from ..plugins import registry
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# Template -> where it goes in the new folder.
+_FILES = {
+    "pyproject.toml.tmpl": "pyproject.toml",
+    "module.py.tmpl": "${module}.py",
+    "README.md.tmpl": "README.md",
+    "test.py.tmpl": "tests/test_${stem}.py",
+}
+
+
+def new_plugin(name: str, folder: str | Path = ".") -> list[Path]:
+    """Write a plug-in that depthsched finds once it is installed.
+
+    Parameters
+    ----------
+    name : str
+        Of the schedule, such as ``half-life``; the distribution is ``depthsched-half-life``.
+    folder : str or Path
+        Where its folder is made.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    SettingsError
+        The name is taken or cannot be one, or there is such a folder already.
+    """
+    if not _NAME.fullmatch(name):
+        raise SettingsError(f"{name!r} cannot be the name of a schedule; use words like half-life: a-z, 0-9 and '-'")
+    if name in registry().schedules:
+        raise SettingsError(f"there is a schedule {name!r} already, from {registry().schedules[name].origin}")
+    target = Path(folder).expanduser() / f"depthsched-{name}"
+    stem = name.replace("-", "_")
+    words = {
+        "name": name,
+        "stem": stem,
+        "module": f"depthsched_{stem}",
+        "cls": "".join(word.capitalize() for word in name.split("-")),
+    }
+    try:
+        target.mkdir(parents=True)
+        return [_write(target / Template(place).substitute(words), source, words) for source, place in _FILES.items()]
+    except FileExistsError as error:
+        raise SettingsError(f"{target} is there already; choose another name or --out") from error
+    except OSError as error:
+        raise SettingsError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _write(path: Path, source: str, words: Mapping[str, str]) -> Path:
+    template = resources.files(__package__).joinpath(source).read_text(encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(Template(template).substitute(words), encoding="utf-8")
+    return path

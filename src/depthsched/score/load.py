@@ -1,0 +1,37 @@
+"""A model and prompts with their completions, from the words of a command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..models import load_model
+from .answers import Progress, Sample, own_answers
+from .prompts import read_prompts
+
+
+def load_samples(
+    model: str,
+    prompts: str | Path,
+    limit: int | None = None,
+    max_new_tokens: int = 128,
+    *,
+    raw: bool = False,
+    dtype: str = "float32",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Any, list[Sample]]:
+    """The model, and the prompts of a file with their completions.
+
+    Parameters
+    ----------
+    model, dtype, device
+        As for :func:`depthsched.load_model`.
+    prompts, limit
+        As for :func:`read_prompts`, which runs first: a wrong file costs no loading.
+    max_new_tokens, raw, progress
+        As for :func:`own_answers`.
+    """
+    rows = read_prompts(prompts, limit)
+    loaded, tokenizer = load_model(model, dtype=dtype, device=device)
+    return loaded, own_answers(loaded, tokenizer, rows, max_new_tokens=max_new_tokens, raw=raw, progress=progress)

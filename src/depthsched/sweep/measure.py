@@ -1,0 +1,111 @@
+"""Do what a cell says. Needs torch; the grid, the cells and the store do not."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from dataclasses import asdict
+from typing import Any
+
+from ..errors import SettingsError
+from ..plan import DepthPlan
+from ..plan import plan as make_plan
+from .cells import Cell
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """The result of a cell, as JSON.
+
+    Raises
+    ------
+    DepthschedError
+        The plan does not fit the model, a file is gone, an extra is missing.
+    """
+    found: dict[str, Any] = {"score": _score, "bench": _bench, "eval": _eval}[cell.measure](cell)
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(model: str, dtype: str, device: str) -> tuple[Any, Any]:
+    """The model of the cell before is most often the model of this one."""
+    from ..models import load_model
+
+    return load_model(model, dtype=dtype, device=device)
+
+
+def _plan(cell: Cell, model: Any, horizon: int) -> DepthPlan:
+    from ..adapters import adapter_for
+
+    return make_plan(cell.plan, num_layers=adapter_for(model).num_layers, horizon=horizon)
+
+
+def _score(cell: Cell) -> dict[str, Any]:
+    from ..score import own_answers, read_prompts, score, token_map
+
+    options = cell.options
+    model, tokenizer = _loaded(cell.model, cell.dtype, cell.device)
+    plan = _plan(cell, model, options["max_new_tokens"])
+    rows = read_prompts(cell.paths["prompts"], options["limit"])
+    length = options["max_new_tokens"]
+    samples = own_answers(model, tokenizer, rows, max_new_tokens=length, raw=options["raw"])
+    found = score(model, [plan], samples)[0].to_json()
+    del found["seconds"]  # the record has the time; the rest is the same in every run
+    maps = [
+        token_map(model, tokenizer, plan, row.text, sample.prompt, max_new_tokens=length).to_json()
+        for row, sample in zip(rows[: options["maps"]], samples, strict=False)
+    ]
+    return {"plan": plan.to_json(), "score": found, "maps": maps}
+
+
+def _bench(cell: Cell) -> dict[str, Any]:
+    from ..bench import bench_inputs, compare
+
+    options = cell.options
+    model, tokenizer = _loaded(cell.model, cell.dtype, cell.device)
+    plan = _plan(cell, model, options["tokens"])
+    plans = {"full": make_plan("full", num_layers=plan.num_layers, horizon=options["tokens"])}
+    if any(depth != plan.num_layers for depth in plan.depths) or plan.adaptive:
+        plans[cell.label] = plan  # else it is full depth itself
+    result = compare(
+        model,
+        bench_inputs(tokenizer, options["batch"], model.device),
+        plans,
+        [options["backend"]],
+        tokens=options["tokens"],
+        repeats=options["repeats"],
+        baseline=False,
+        context={"model": cell.model},
+    )
+    return {"plan": plan.to_json(), "bench": {**asdict(result.rows[-1]), "context": dict(result.context)}}
+
+
+def _eval(cell: Cell) -> dict[str, Any]:
+    check_eval()
+    evaluate_cell = importlib.import_module("depthsched.evaluate.run").evaluate_cell  # its extra may be missing
+    options = cell.options
+    spec, _, profile = cell.plan.partition("+profile=")
+    found: dict[str, Any] = evaluate_cell(
+        cell.model,
+        [options["task"]],
+        spec,
+        data=cell.paths.get("data"),
+        limit=options["limit"],
+        max_new_tokens=options["max_new_tokens"],
+        profile=profile or None,
+        dtype=cell.dtype,
+        backend=options["backend"],
+        batch=options["batch"],
+    )
+    return {"eval": found}
+
+
+def check_eval() -> None:
+    """Raise unless evaluation is installed.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if importlib.util.find_spec("lm_eval") is None or importlib.util.find_spec("depthsched.evaluate") is None:
+        raise SettingsError("measure 'eval' needs lm-eval: pip install 'depthsched[eval]'")
