@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 OLDEST := $(VENV)/oldest
 OLDEST_TRANSFORMERS := 5.17.0
 
-.PHONY: demo test setup browser lint types unit oldest docs evidence clean
+# Public data for the long measurements: DATA/gsm8k and DATA/bbh.
+DATA ?= ../shared/data
+EVIDENCE := $(VENV)/evidence
+
+.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-quality clean
 
 demo: setup
 	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
@@ -50,6 +54,29 @@ $(OLDEST)/ready: $(VENV)/ready
 
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir $(VENV)/site
+
+evidence: evidence-quality
+
+# What docs/results/quality.md and position.md say; about 45 minutes on two idle cores.
+QUALITY := docs/results/quality
+TEST48 := --prompts $(DATA)/gsm8k/test-500.jsonl --limit 48
+DEPTHS := constant:depth=24;constant:depth=20
+# What `depthsched calibrate` ranked one by one, for comparison.
+RANKED = $(shell $(BIN)/python -c "import json; o = json.load(open('$(QUALITY)/calibrate.json'))['evidence']['orders']; print('+'.join(map(str, o['ranked']['drop_order'])))")
+
+evidence-quality: setup
+	mkdir -p $(EVIDENCE) $(QUALITY)
+	$(BIN)/python docs/make_prompts.py $(DATA) $(EVIDENCE)
+	$(BIN)/depthsched calibrate --prompts $(DATA)/gsm8k/train-2000.jsonl --limit 128 --out $(EVIDENCE)/profile --json > $(QUALITY)/calibrate.json
+	$(BIN)/depthsched score $(TEST48) --profile $(EVIDENCE)/profile --json --schedule "$(DEPTHS);constant:depth=24@ranked:bridges=false;constant:depth=20@ranked:bridges=false;constant:depth=24@list:layers=$(RANKED);constant:depth=20@list:layers=$(RANKED);constant:depth=24@middle-out;constant:depth=20@middle-out;constant:depth=24@early-exit;constant:depth=20@early-exit" > $(QUALITY)/gsm8k.json
+	$(BIN)/depthsched score --prompts $(EVIDENCE)/bbh-test.jsonl --profile $(EVIDENCE)/profile --json --schedule "$(DEPTHS);constant:depth=24@middle-out;constant:depth=20@middle-out" > $(QUALITY)/bbh.json
+	$(BIN)/depthsched calibrate --prompts $(EVIDENCE)/mixed.jsonl --orders block --min-depth 20 --out $(EVIDENCE)/mixed
+	$(BIN)/depthsched score --prompts $(EVIDENCE)/bbh-test.jsonl --profile $(EVIDENCE)/mixed --json --schedule "$(DEPTHS)" > $(QUALITY)/bbh-mixed.json
+	$(BIN)/depthsched score $(TEST48) --profile $(EVIDENCE)/mixed --json --schedule "$(DEPTHS)" > $(QUALITY)/gsm8k-mixed.json
+	$(BIN)/python -m depthsched.calibrate.study $(TEST48) --profile $(EVIDENCE)/profile --depths 24,20 > $(QUALITY)/position.json
+	$(BIN)/python -m depthsched.score.paired --prompts $(DATA)/gsm8k/test-500.jsonl --limit 16 --profile $(EVIDENCE)/profile --repeats 1 > $(QUALITY)/paired.json
+	for dtype in float32 bfloat16; do $(BIN)/depthsched bench --plans "$(DEPTHS)" --profile $(EVIDENCE)/profile --backends compiled --baseline none --tokens 96 --repeats 5 --dtype $$dtype --json > $(QUALITY)/bench-$$dtype.json; done
+	$(BIN)/python docs/make_quality.py
 
 clean:
 	rm -rf $(VENV)

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from ..cli.conftest import cli  # noqa: F401 (the fixture)
 from .rows import write_data
 
 os.environ.setdefault("TQDM_DISABLE", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,8 @@ def calibrate(
     json: JsonOption = False,
 ) -> None:
     """Find the layers to drop, bridges for them and a schedule that meets a target; write a profile."""
+    began = time.perf_counter()
+    from ..bench.clock import peak_bytes
     from ..calibrate import Options, Target
     from ..calibrate import calibrate as run
     from ..calibrate.calibrate import timed
@@ -69,10 +72,13 @@ def calibrate(
         versions=versions(),
         say=timed(lambda text: notes().print(text)),
     )
+    seconds, peak = time.perf_counter() - began, peak_bytes(loaded.device)
     if json:
-        print_json({"profile": str(profile.folder), **{k: v for k, v in profile.content.items() if k != "model"}})
+        content = {k: v for k, v in profile.content.items() if k != "model"}
+        print_json({"profile": str(profile.folder), "seconds": seconds, "peak_memory_bytes": peak, **content})
     else:
         _print(profile)
+        console().print(f"{seconds:.0f} s, at most {peak / 2**30:.2f} GiB of memory")
 
 
 def _print(profile: Profile) -> None:

@@ -1,0 +1,44 @@
+"""A calibration that is killed and started again writes the profile of one that was left alone."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import depthsched as ds
+
+from ..tiny import make_tiny
+
+
+@pytest.fixture
+def command(tmp_path, smollm2):
+    """``command(out)``: the words that calibrate a tiny model with the vocabulary of SmolLM2."""
+    _, tokenizer = smollm2
+    make_tiny("llama", "sdpa", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"prompt": f"How much is {i} plus {i * i}?"} for i in range(16)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    common = ["--model", tmp_path / "model", "--prompts", tmp_path / "prompts.jsonl", "-n", 32, "--min-depth", 3]
+    common += ["--max-kl", 30]
+    return lambda out: [sys.executable, "-m", "depthsched", "calibrate", *map(str, common), "--out", str(out)]
+
+
+def test_killed_and_resumed(command, tmp_path: Path) -> None:
+    environment = {**os.environ, "DEPTHSCHED_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    for pattern in ("held/0/done", "rank-*", "depth-5*"):
+        with subprocess.Popen(command(tmp_path / "killed"), env=environment, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and not list((tmp_path / "killed" / ".work").glob(pattern)):
+                time.sleep(0.005)
+            process.kill()
+        assert process.returncode != 0, "it finished before it could be killed"
+        assert not (tmp_path / "killed" / "profile.json").exists()
+    for out in ("killed", "whole"):
+        subprocess.run(command(tmp_path / out), env=environment, check=True, capture_output=True)
+    for name in ("profile.json", "bridges.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not (tmp_path / "killed" / ".work").exists()
+    assert ds.Profile.load(tmp_path / "killed").depths == (3, 4, 5, 6, 7)
