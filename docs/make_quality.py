@@ -120,7 +120,7 @@ def bench() -> str:
                 measured = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
                 theory = row["theoretical_bytes"]
                 rows.append(
-                    [row["plan"], found["context"]["dtype"], f"{theory:.3f}", measured, f"{row['realised']:.2f}"]
+                    [row["plan"], found["dtype"], f"{theory:.3f}", measured, f"{row['realised']:.2f}"]
                 )
     return table("plan | dtype | >bytes, with bridges | >measured | >realised", rows)
 

@@ -16,7 +16,7 @@ from ..tiny import LAYERS, tiny
 
 
 def test_every_arm_moves_the_bytes_of_its_constant_plan(profile: ds.Profile, samples: list[Sample]) -> None:
-    found = study(tiny("llama", "sdpa"), profile, samples, [6], 24, tolerance=0.03)
+    found = study(tiny("llama", "sdpa"), profile, samples, [7], 24, tolerance=0.03)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     for bridges in (True, False):
         rows = [row for row in found["rows"] if row["bridges"] is bridges]

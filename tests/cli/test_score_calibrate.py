@@ -30,6 +30,8 @@ def test_calibrate_then_score(cli, folder):
     target = ["--target-speedup", 1.001, "--min-depth", 5, "--orders", "block"]
     made = cli("calibrate", *common, *target, "--out", folder / "p")
     assert made.code == 0, made.err
+    assert made.json()["seconds"] > 0
+    assert made.json()["peak_memory_bytes"] > 10**8
     assert made.json()["schedule"] == ds.Profile.load(folder / "p").schedule
     spec = "constant:depth=6;constant:depth=6@ranked:bridges=false;constant:depth=6@middle-out"
     rows = cli("score", *common, "--schedule", spec, "--profile", folder / "p").json()["rows"]

@@ -11,10 +11,9 @@ import pytest
 from .pages import DOCS
 
 
-def test_generated_pages_are_current() -> None:
-    done = subprocess.run(
-        [sys.executable, str(DOCS / "make_tables.py"), "--check"], capture_output=True, text=True, timeout=300
-    )
+@pytest.mark.parametrize("script", ["make_tables.py", "make_quality.py"])
+def test_generated_pages_are_current(script: str) -> None:
+    done = subprocess.run([sys.executable, str(DOCS / script), "--check"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

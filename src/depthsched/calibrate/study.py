@@ -91,7 +91,7 @@ def _arms(
     for family in FAMILIES:
         frontier = Frontier(family, profile, adapter.shape(), horizon, 0, lambda _: NotImplemented)
         found: dict[float, DepthPlan] = {}
-        low, high = frontier.lowest(), layers - 1.0
+        low, high = float(layers - len(profile.drop_order)), layers - 1.0
         for _ in range(3):
             for mean_depth in np.linspace(low, high, 17):
                 with suppress(SettingsError):  # the family does not reach this mean depth

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 METRICS = ("kl", "agreement", "nll_full", "nll")
+_PLAN = ("schedule", "order", "profile", "method", "prompts", "tokens")
 
 
 class Interval(NamedTuple):
@@ -104,23 +105,14 @@ class ScoreResult:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; intervals are ``{mean, low, high}`` under ``intervals``."""
+        plain = (*_PLAN, "perplexity_full", "perplexity", "mean_depth", "bytes_speedup", "seconds")
         return {
-            "schedule": self.schedule,
-            "order": self.order,
-            "profile": self.profile,
-            "method": self.method,
-            "prompts": self.prompts,
-            "tokens": self.tokens,
+            **{name: getattr(self, name) for name in plain},
             "kl": self.kl.mean,
             "agreement": self.agreement.mean,
-            "perplexity_full": self.perplexity_full,
-            "perplexity": self.perplexity,
-            "mean_depth": self.mean_depth,
-            "bytes_speedup": self.bytes_speedup,
             "intervals": {name: getattr(self, name)._asdict() for name in METRICS},
             "per_depth": [{"depth": g.first, **_values(g)} for g in self.per_depth],
             "per_step": [{"first": g.first, "last": g.last, **_values(g)} for g in self.per_step],
-            "seconds": self.seconds,
         }
 
 
