@@ -3,6 +3,9 @@
 import importlib.util
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,6 +95,33 @@ def test_lm_eval_finds_the_model_by_name(folder, data):
     got = [(s["doc_id"], s["resps"][0][0]) for s in found["samples"][TASK]]
     ours = Evaluation(str(folder), [TASK], data=data, batch=3, **OPTIONS).run("d3:alpha=0.9,start=2")
     assert got == [(s.doc_id, s.output) for s in ours[0].samples]
+
+
+def test_lm_evals_command_line_knows_the_model(folder, data, tmp_path):
+    """In a process of its own, as a user would: nothing said about a device, a plan with commas."""
+    kwargs = {"data_files": {"test": str(local_file(TASK, data))}, "field": "examples"}
+    task = {
+        "task": "mine",
+        "dataset_path": "json",
+        "dataset_kwargs": kwargs,
+        "output_type": "generate_until",
+        "test_split": "test",
+        "doc_to_text": "Q: {{input}}\nA:",
+        "doc_to_target": "{{target}}",
+        "generation_kwargs": {"max_gen_toks": 6, "until": ["\n"], "do_sample": False},
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(task))  # JSON is YAML
+    arguments = json.dumps({"pretrained": str(folder), "plan": "d3:alpha=0.9,start=2"})
+    command = [sys.executable, "-m", "depthsched.evaluate", "run", "--model", "depthsched", "--model_args", arguments]
+    command += ["--tasks", str(tmp_path / "mine.yaml"), "--limit", "3", "--output_path", str(tmp_path / "out")]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (found,) = (tmp_path / "out").rglob("results_*.json")
+    result = json.loads(found.read_text())
+    assert result["config"]["model"] == "depthsched"
+    assert "exact_match,none" in result["results"]["mine"]
 
 
 def test_log_likelihood_is_refused_with_the_reason(folder):

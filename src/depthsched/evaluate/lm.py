@@ -69,7 +69,7 @@ class DepthLM(HFLM):  # type: ignore[misc]
     ) -> None:
         schedule, _, _ = parse_plan(plan, order, profile)  # before the model, so that a typo costs no loading
         if isinstance(pretrained, str):
-            pretrained, tokenizer = load_model(pretrained, dtype=dtype, device=device or "auto")
+            pretrained, tokenizer = load_model(pretrained, dtype=dtype, device=_device(device))
         rows = 1 if isinstance(schedule, AdaptiveSchedule) else _batch_size(batch_size)
         super().__init__(pretrained=pretrained, tokenizer=tokenizer, backend="causal", batch_size=rows, **kwargs)
         self.spec, self.order, self.profile, self.runtime = plan, order, profile, backend
@@ -175,6 +175,11 @@ class DepthLM(HFLM):  # type: ignore[misc]
     def _eos(self) -> list[int]:
         found = self.model.generation_config.eos_token_id
         return found if isinstance(found, list) else [] if found is None else [int(found)]
+
+
+def _device(asked: str | None) -> str:
+    """lm-eval asks for ``cuda:0`` where nobody said anything, and its own model takes what there is."""
+    return "auto" if asked is None or (asked.startswith("cuda") and not torch.cuda.is_available()) else asked
 
 
 def _batch_size(value: int | str | None) -> int:
