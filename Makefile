@@ -9,7 +9,7 @@ OLDEST_TRANSFORMERS := 5.17.0
 DATA ?= ../shared/data
 EVIDENCE := $(VENV)/evidence
 
-.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-quality clean
+.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality clean
 
 demo: setup
 	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
@@ -55,7 +55,22 @@ $(OLDEST)/ready: $(VENV)/ready
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir $(VENV)/site
 
-evidence: evidence-quality
+evidence: evidence-speed evidence-quality
+
+# What docs/results.md says; about 40 minutes on two cores that do nothing else.
+SPEED := docs/results/data
+PLANS := constant:depth=24;constant:depth=20;constant:depth=15;d3:alpha=0.9945
+
+evidence-speed: setup
+	for dtype in bfloat16 float32; do \
+		$(BIN)/depthsched bench --plans "$(PLANS)" --dtype $$dtype --json > $(SPEED)/smollm2-$$dtype.json && \
+		$(BIN)/depthsched bench --plans "constant:depth=20;d3:alpha=0.9945" --backends compiled --tokens 64 --dtype $$dtype --batch 8 --json > $(SPEED)/smollm2-$$dtype-batch-8.json && \
+		$(BIN)/python -m depthsched.bench.memory --dtype $$dtype > $(SPEED)/memory-$$dtype.json && \
+		$(BIN)/python -m depthsched.bench.cold --dtype $$dtype > $(SPEED)/wait-$$dtype.json || exit 1; \
+	done
+	$(BIN)/python -m depthsched.bench.long > $(SPEED)/long-bfloat16.json
+	$(BIN)/python -m depthsched.bench.page $(SPEED) docs/results.md
+	$(BIN)/python -m pytest -m evidence tests/runtime
 
 # What docs/results/quality.md and position.md say; about 45 minutes on two idle cores.
 QUALITY := docs/results/quality

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -200,6 +201,27 @@ def test_a_run_that_fails_leaves_the_next_one_intact(error: type[BaseException])
     assert model.model.layers is layers
     assert tokens(model, "d3", "compiled").tokens.tolist() == expected
     assert tokens(model, "d3", "eager").tokens.tolist() == expected
+
+
+@compiles
+@pytest.mark.parametrize("backend", ["eager", "compiled"])
+def test_a_schedule_that_raises_in_the_middle_leaves_the_model_intact(backend: str) -> None:
+    @dataclass(frozen=True)
+    class Breaks(ds.AdaptiveSchedule):
+        def depth(self, step: Any, num_layers: int) -> Any:
+            return num_layers - 2
+
+        def decide(self, step: int, num_layers: int, signals: Any) -> Any:
+            if step == 5:
+                raise ZeroDivisionError("of the plug-in")
+            return num_layers - 2
+
+    model = make_tiny("llama")
+    layers, expected = model.model.layers, tokens(model, "d3", backend).tokens.tolist()
+    with pytest.raises(ZeroDivisionError, match="of the plug-in"):
+        tokens(model, Breaks(), backend)
+    assert model.model.layers is layers
+    assert tokens(model, "d3", backend).tokens.tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ..plan import DepthPlan
 from ..runtime.run import Run, generate
 from ..shape import ModelShape
 from .clock import StepClock, copy_bandwidth, peak_bytes, reset_peak
+from .overhead import scheduling_seconds
 from .results import BenchResult, BenchRow, Interval
 
 BASELINE = "transformers"
@@ -148,6 +149,7 @@ def _rows(arms: list[_Arm], shape: ModelShape, inputs: Any, tokens: int) -> tupl
                 compile_seconds=arm.compiling,
                 warmup_seconds=arm.warmup,
                 equal_tokens=_equal(arms, arm),
+                overhead=scheduling_seconds(run.plan, tokens) * len(depths) / typical if run else None,
             )
         )
     return tuple(rows)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from .results import BenchResult, BenchRow, Interval
 
@@ -27,12 +30,21 @@ _COLUMNS = (
     "peak MB",
     "compile s",
     "equal tokens",
+    "scheduling",
 )
 
 
-def page(results: list[BenchResult]) -> str:
-    """The page as Markdown."""
-    return "\n".join([_INTRO, *(_section(result) for result in results)])
+def page(results: list[BenchResult], others: Iterable[dict[str, Any]] = ()) -> str:
+    """The page as Markdown.
+
+    Parameters
+    ----------
+    results : list of BenchResult
+    others : iterable of dict
+        What the modules ``memory``, ``cold`` and ``long`` print.
+    """
+    rest = [_OTHERS[other["kind"]](other) for other in others]
+    return "\n".join([_INTRO, *(_section(result) for result in results), *rest])
 
 
 def _section(result: BenchResult) -> str:
@@ -59,9 +71,62 @@ def _section(result: BenchResult) -> str:
             f"{row.peak_memory_bytes / 1e6:.0f}",
             f"{row.compile_seconds:.1f}",
             "" if row.equal_tokens is None else f"{row.equal_tokens:.0%}",
+            "" if row.overhead is None else f"{row.overhead:.2%}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
+
+
+def _memory(found: dict[str, Any]) -> str:
+    rows = [(r["backend"], f"{r['peak_memory_bytes'] / 1e6:.0f}", f"{r['ratio']:.2f}") for r in found["rows"]]
+    return _table(
+        f"Memory, {found['dtype']}, batch {found['batch']}",
+        f"Peak of a process that loads the model and generates {found['tokens']} tokens twice.",
+        f"python -m depthsched.bench.memory --dtype {found['dtype']} --batch {found['batch']}",
+        ("backend", "peak MB", "vs the first"),
+        rows,
+    )
+
+
+def _cold(found: dict[str, Any]) -> str:
+    rows = [(r["cache"], f"{r['seconds_to_steady']:.1f}", f"{r['compile_seconds']:.1f}") for r in found["rows"]]
+    return _table(
+        f"Waiting for the compiler, {found['dtype']}",
+        f"`{found['plan']}`, from the call with the model loaded to steps at 90% of their steady speed, with an empty "
+        "cache of compiled code and with a filled one, each in a new process.",
+        f"python -m depthsched.bench.cold --dtype {found['dtype']}",
+        ("cache", "seconds to steady speed", "of them compiling"),
+        rows,
+    )
+
+
+def _long(found: dict[str, Any]) -> str:
+    rows = [
+        (
+            f"{b['tokens']}",
+            f"{b['mean_depth']:.1f}",
+            f"{b['tokens_per_second']:.1f}",
+            f"{b['gb_per_s']:.1f}",
+            f"{b['peak_memory_bytes'] / 1e6:.0f}",
+        )
+        for b in found["blocks"]
+    ]
+    return _table(
+        f"A long run, {found['dtype']}",
+        f"`{found['plan']}`, {found['backend']}; {found['compile_seconds']:.2f} s of compiling during the run. "
+        f"A block's cache at full depth is {found['cache_bytes'] / 1e6:.0f} MB.",
+        f"python -m depthsched.bench.long --dtype {found['dtype']}",
+        ("tokens", "mean depth", "tokens/s", "GB/s", "peak MB"),
+        rows,
+    )
+
+
+_OTHERS = {"memory": _memory, "cold": _cold, "long": _long}
+
+
+def _table(title: str, text: str, command: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [f"## {title}", "", text, "", "```", command, "```", "", f"| {' | '.join(columns)} |"]
+    return "\n".join([*lines, f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows), ""])
 
 
 def main_cells(row: BenchRow) -> tuple[str, ...]:
@@ -87,8 +152,10 @@ def interval(value: Interval | None, digits: int = 2) -> str:
 
 def main(data: str, target: str) -> None:
     """Write the page of every ``.json`` file in a folder."""
-    results = [BenchResult.from_json(path.read_text()) for path in sorted(Path(data).glob("*.json"))]
-    Path(target).write_text(page(results))
+    texts = [path.read_text() for path in sorted(Path(data).glob("*.json"))]
+    others = [found for found in map(json.loads, texts) if "kind" in found]
+    results = [BenchResult.from_json(text) for text in texts if "kind" not in json.loads(text)]
+    Path(target).write_text(page(results, others))
 
 
 if __name__ == "__main__":

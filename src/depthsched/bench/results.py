@@ -59,6 +59,8 @@ class BenchRow:
         Of the first run, which is not measured; the second includes the first.
     equal_tokens : float or None
         Share of equal tokens before the first difference, against the same plan in eager or transformers.
+    overhead : float or None
+        Share of the time that looking up depths and keep sets and writing the trace take; None for the baseline.
     """
 
     plan: str
@@ -77,6 +79,7 @@ class BenchRow:
     compile_seconds: float
     warmup_seconds: float
     equal_tokens: float | None = None
+    overhead: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import torch
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
 from ..errors import CacheError
 from ..plan import DepthPlan
@@ -20,6 +21,20 @@ class DecodeLoop:
 
     transformers prepares logits processors, stopping criteria, the cache and the generation config; the
     loop below decides depths, drives the backend and keeps the trace.
+
+    Parameters
+    ----------
+    backend : Backend
+        Entered.
+    plan : DepthPlan
+    streamer : transformers streamer, optional
+    reason : str
+        Why this backend runs, for the trace.
+    drop_finished : bool
+        Leave rows that have stopped out of the batch where the backend can.
+    stride : int
+        Steps between two looks at the tokens. Every look waits for the device; between two of them up to
+        ``stride - 1`` steps run behind the end of the text, and are thrown away.
     """
 
     def __init__(
@@ -29,10 +44,12 @@ class DecodeLoop:
         streamer: Any = None,
         reason: str = "",
         drop_finished: bool = False,
+        stride: int = 1,
     ) -> None:
         self.backend = backend
         self.plan = plan
         self.streamer = streamer
+        self.stride = stride
         self.rows = _Rows(backend if drop_finished else None)
         self.trace = Trace(plan, backend.name, reason, backend.compile_seconds)
         self.prefill_seconds = 0.0
@@ -56,7 +73,10 @@ class DecodeLoop:
         if self.streamer is not None:
             self.streamer.put(input_ids.cpu())
 
-        began = last = self._now(input_ids)
+        began = self._now(input_ids)
+        ledger = _Ledger(self.trace, began)
+        stride = self.stride if _only_length_and_end(stopping_criteria) else 1
+        prompt = input_ids.shape[1]
         held = (cache_lengths(cache) or [0])[0]
         fresh = input_ids[:, held:] if mask.shape[1] == input_ids.shape[1] else input_ids
         logits = self.backend.prefill(fresh, mask, cache)
@@ -64,15 +84,14 @@ class DecodeLoop:
         for step in range(generation_config.max_length):
             tokens = pick(input_ids, logits)
             input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
-            row = tuple(tokens.tolist())
             if self.streamer is not None:
                 self.streamer.put(tokens.cpu())
-            now = time.perf_counter()
-            self.trace.steps.append(StepRecord(step, depth, now - last, row, signals))
-            last = now
+            ledger.add(depth, tokens, pick.running(input_ids, stopping_criteria), signals)
+            look = step % stride == 0 or input_ids.shape[1] >= generation_config.max_length
+            ended = look and ledger.settle()
             if step == 0:
-                self.prefill_seconds = now - began
-            if pick.finished(input_ids, stopping_criteria):
+                self.prefill_seconds = ledger.last - began
+            if ended:
                 break
             signals = read_signals(logits) if self.plan.adaptive else None
             depth = self.plan.decide(step + 1, signals)
@@ -81,13 +100,41 @@ class DecodeLoop:
         self.decode_seconds = self._now(input_ids) - began - self.prefill_seconds
         if self.streamer is not None:
             self.streamer.end()
-        return input_ids
+        return input_ids[:, : prompt + len(self.trace.steps)]
 
     @staticmethod
     def _now(tensor: torch.Tensor) -> float:
         if tensor.is_cuda:
             torch.cuda.synchronize(tensor.device)
         return time.perf_counter()
+
+
+class _Ledger:
+    """Steps on their way into the trace. Reading tokens waits for the device, so several may be read at once."""
+
+    def __init__(self, trace: Trace, began: float) -> None:
+        self.trace, self.last = trace, began
+        self.open: list[tuple[int, torch.Tensor, torch.Tensor, Any]] = []
+
+    def add(self, depth: int, tokens: torch.Tensor, running: torch.Tensor, signals: Any) -> None:
+        self.open.append((depth, tokens, running, signals))
+
+    def settle(self) -> bool:
+        """Write what is open to the trace, up to the step with which the last row stopped; whether there is one.
+
+        Each of these steps gets an equal share of the time they took together.
+        """
+        rows = torch.stack([tokens for _, tokens, _, _ in self.open]).tolist()
+        running = torch.stack([some for _, _, some, _ in self.open]).tolist()
+        now = time.perf_counter()
+        seconds = (now - self.last) / len(self.open)
+        self.last = now
+        steps, self.open = self.open, []
+        for (depth, _, _, signals), row, some in zip(steps, rows, running, strict=True):
+            self.trace.steps.append(StepRecord(len(self.trace.steps), depth, seconds, tuple(row), signals))
+            if not some:
+                return True
+        return False
 
 
 class _Rows:
@@ -141,10 +188,16 @@ class _Picker:
             tokens = torch.where(self.unfinished, tokens, self.pad)
         return tokens
 
-    def finished(self, input_ids: torch.Tensor, stopping_criteria: Any) -> bool:
+    def running(self, input_ids: torch.Tensor, stopping_criteria: Any) -> torch.Tensor:
+        """Whether any row goes on, as a tensor of no dimensions on the device."""
         alive = ~stopping_criteria(input_ids, None)
         self.unfinished = alive if self.unfinished is None else self.unfinished & alive
-        return not bool(self.unfinished.any())
+        return self.unfinished.any()
+
+
+def _only_length_and_end(stopping_criteria: Any) -> bool:
+    """Whether what stops a run is known to change nothing else, so that steps too many can be thrown away."""
+    return all(type(criterion) in (MaxLengthCriteria, EosTokenCriteria) for criterion in stopping_criteria)
 
 
 def _check_inputs(kwargs: dict[str, Any], cache: Any) -> None:

@@ -19,6 +19,9 @@ from .loop import DecodeLoop
 from .policy import check_plan, writes_kv
 from .trace import Trace
 
+LOOK_EVERY = 8
+"""Steps between two looks for the end token on a GPU, which each wait for it."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -176,7 +179,9 @@ def generate(
         own_cache=_brings_cache(generate_kwargs),
     )
     with chosen as engine:
-        loop = DecodeLoop(engine, plan, streamer, reason, drop_finished)
+        every = plan.adaptive or drop_finished or streamer is not None or _brings_cache(generate_kwargs)
+        stride = 1 if every or model.device.type == "cpu" else LOOK_EVERY
+        loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, stride)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(
             model,

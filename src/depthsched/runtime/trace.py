@@ -20,7 +20,8 @@ class StepRecord:
     depth : int
         Decoder layers that ran.
     seconds : float
-        Host time of the step. On a GPU the work is queued, so single steps can look shorter than they are.
+        Host time of the step. On a GPU, where tokens are read several steps at a time, an equal share of the time
+        of these steps.
     tokens : tuple of int
         The token of each row of the batch; empty where the caller's loop chose it.
     signals : Signals or None
