@@ -9,7 +9,7 @@ OLDEST_TRANSFORMERS := 5.17.0
 DATA ?= ../shared/data
 EVIDENCE := $(VENV)/evidence
 
-.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality clean
+.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks clean
 
 demo: setup
 	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
@@ -55,7 +55,7 @@ $(OLDEST)/ready: $(VENV)/ready
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir $(VENV)/site
 
-evidence: evidence-speed evidence-quality
+evidence: evidence-speed evidence-quality evidence-tasks
 
 # What docs/results.md says; about 40 minutes on two cores that do nothing else.
 SPEED := docs/results/data
@@ -92,6 +92,23 @@ evidence-quality: setup
 	$(BIN)/python -m depthsched.score.paired --prompts $(DATA)/gsm8k/test-500.jsonl --limit 16 --profile $(EVIDENCE)/profile --repeats 1 > $(QUALITY)/paired.json
 	for dtype in float32 bfloat16; do $(BIN)/depthsched bench --plans "$(DEPTHS)" --profile $(EVIDENCE)/profile --backends compiled --baseline none --tokens 96 --repeats 5 --dtype $$dtype --json > $(QUALITY)/bench-$$dtype.json; done
 	$(BIN)/python docs/make_quality.py
+
+# What docs/results/tasks.md says, with the profile of evidence-quality; about an hour on two cores. What is done stays done.
+TASKS := docs/results/tasks
+FITTED := +profile=$(EVIDENCE)/profile
+BY_BYTES := d3:alpha=0.9984;d3:alpha=0.9957;d3:alpha=0.9914;d3:alpha=0.9981$(FITTED);d3:alpha=0.9954$(FITTED);d3:alpha=0.9858$(FITTED);constant:depth=26$(FITTED);constant:depth=22$(FITTED);constant:depth=17$(FITTED);linear:end=23;linear:end=15;linear:end=5
+BBH := $(foreach task,sports_understanding date_understanding navigate web_of_lies penguins_in_a_table reasoning_about_colored_objects,bbh_cot_fewshot_$(task))
+empty :=
+comma := ,
+EVAL := --data $(DATA) --max-new-tokens 128 --dtype bfloat16 --backend eager --batch 50 --json
+
+evidence-tasks: setup
+	mkdir -p $(TASKS)/batching
+	$(BIN)/depthsched bench --plans "$(BY_BYTES)" --backends compiled --baseline none --dtype bfloat16 --json > $(TASKS)/speed.json
+	$(BIN)/depthsched eval --tasks gsm8k_cot --limit 200 --plans "$(BY_BYTES)" $(EVAL) --out $(EVIDENCE)/tasks > $(TASKS)/gsm8k.json
+	$(BIN)/depthsched eval --tasks $(subst $(empty) $(empty),$(comma),$(BBH)) --limit 50 --plans "$(BY_BYTES)" $(EVAL) --out $(EVIDENCE)/tasks > $(TASKS)/bbh.json
+	$(BIN)/python -m depthsched.evaluate.batching $(DATA) --batches 1,16 --rounds 2 --limit 16 > $(TASKS)/batching/float32.json
+	$(BIN)/python -m depthsched.evaluate.page $(TASKS) docs/results/tasks.md
 
 clean:
 	rm -rf $(VENV)

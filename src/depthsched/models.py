@@ -41,8 +41,8 @@ def load_model(name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto") 
     ModelError
         No such model, device or dtype, or it cannot be read.
     """
-    target = _device(device)
-    torch_dtype = _dtype(dtype, target)
+    target = pick_device(device)
+    torch_dtype = pick_dtype(dtype, target)
     source = _source(name)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -164,7 +164,7 @@ def _repair_chat_tokens(model: Any, tokenizer: Any) -> None:
             config.eos_token_id = config.pad_token_id = number
 
 
-def _device(device: str) -> Any:
+def pick_device(device: str) -> Any:
     import torch
 
     if device == "auto":
@@ -177,7 +177,7 @@ def _device(device: str) -> Any:
     return target
 
 
-def _dtype(dtype: Any, device: Any) -> Any:
+def pick_dtype(dtype: Any, device: Any) -> Any:
     import torch
 
     if isinstance(dtype, torch.dtype):

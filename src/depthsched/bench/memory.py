@@ -1,7 +1,7 @@
 """Peak memory of one run in a process of its own: ``python -m depthsched.bench.memory [options]``.
 
 In a process that measures several backends, each stands on what the others left behind. Here every one gets its
-own: load the model, run once to compile, run once more.
+own: load the model, then run twice, compiling included. Loading is not counted, for it can hold a model twice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .clock import peak_bytes
+from .clock import peak_bytes, reset_peak
 from .compare import BASELINE
 from .inputs import bench_inputs
 from .process import in_a_process
@@ -20,7 +20,7 @@ _NAME = "depthsched.bench.memory"
 
 
 def compare_memory(backends: Sequence[str], **options: Any) -> dict[str, Any]:
-    """Peak memory of each backend, loading included.
+    """Peak memory of each backend, compiling included and loading not.
 
     Parameters
     ----------
@@ -46,13 +46,14 @@ def compare_memory(backends: Sequence[str], **options: Any) -> dict[str, Any]:
 
 
 def peak_of(backend: str, *, model: str, dtype: str, device: str, plan: str, batch: int, tokens: int) -> int:
-    """Peak bytes of this process after loading a model and two runs."""
+    """Peak bytes of this process in two runs, the weights included."""
     from ..models import load_model
     from ..runtime.run import generate
 
     loaded, tokenizer = load_model(model, dtype=dtype, device=device)
     inputs = bench_inputs(tokenizer, batch, loaded.device)
     loaded.generation_config.eos_token_id = None
+    reset_peak(loaded.device)
     for _ in range(2):
         if backend == BASELINE:
             loaded.generate(**inputs, max_new_tokens=tokens, do_sample=False)

@@ -81,7 +81,9 @@ def _memory(found: dict[str, Any]) -> str:
     rows = [(r["backend"], f"{r['peak_memory_bytes'] / 1e6:.0f}", f"{r['ratio']:.2f}") for r in found["rows"]]
     return _table(
         f"Memory, {found['dtype']}, batch {found['batch']}",
-        f"Peak of a process that loads the model and generates {found['tokens']} tokens twice.",
+        f"Peak of a process that generates {found['tokens']} tokens twice, weights and compiling included, loading "
+        "not. Pages of a mapped file count, also those that the fused copies have replaced and the system may drop: a "
+        "model in float32 lies in one, a model that was converted while loading does not.",
         f"python -m depthsched.bench.memory --dtype {found['dtype']} --batch {found['batch']}",
         ("backend", "peak MB", "vs the first"),
         rows,
@@ -114,7 +116,8 @@ def _long(found: dict[str, Any]) -> str:
     return _table(
         f"A long run, {found['dtype']}",
         f"`{found['plan']}`, {found['backend']}; {found['compile_seconds']:.2f} s of compiling during the run. "
-        f"A block's cache at full depth is {found['cache_bytes'] / 1e6:.0f} MB.",
+        f"A block's cache at full depth is {found['cache_bytes'] / 1e6:.0f} MB; attention reads all blocks so far, and costs more "
+        "a byte than the weights do.",
         f"python -m depthsched.bench.long --dtype {found['dtype']}",
         ("tokens", "mean depth", "tokens/s", "GB/s", "peak MB"),
         rows,
@@ -124,7 +127,7 @@ def _long(found: dict[str, Any]) -> str:
 _OTHERS = {"memory": _memory, "cold": _cold, "long": _long}
 
 
-def _table(title: str, text: str, command: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(title: str, text: str, command: str, columns: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
     lines = [f"## {title}", "", text, "", "```", command, "```", "", f"| {' | '.join(columns)} |"]
     return "\n".join([*lines, f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows), ""])
 

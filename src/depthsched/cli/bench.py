@@ -19,8 +19,10 @@ from .output import (
     OrderOption,
     ProfileOption,
     console,
+    load_quietly,
     notes,
     print_json,
+    quiet_libraries,
     table,
 )
 
@@ -99,20 +101,18 @@ def _check(tokens: int, repeats: int, batch: int, baseline: str) -> None:
 
 def _load(model: str, random: str | None, dtype: str, device: str, batch: int) -> tuple[Any, Any]:
     from ..bench import bench_inputs, random_model
-    from .generate import _load as load_model
 
     if random is None:
-        loaded, tokenizer = load_model(model, dtype, device)
+        loaded, tokenizer = load_quietly(model, dtype, device)
         return loaded, bench_inputs(tokenizer, batch, loaded.device)
     import torch
 
-    from ..models import _device, _dtype
-    from .output import quiet_libraries
+    from ..models import pick_device, pick_dtype
 
     quiet_libraries()
-    target = _device(device)
+    target = pick_device(device)
     ids = torch.arange(batch * 32, device=target).view(batch, 32) % 1000 + 3
-    return random_model(random, _dtype(dtype, target), target), {
+    return random_model(random, pick_dtype(dtype, target), target), {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
     }

@@ -21,9 +21,9 @@ from .output import (
     OrderOption,
     ProfileOption,
     ScheduleOption,
+    load_quietly,
     notes,
     print_json,
-    quiet_libraries,
 )
 
 
@@ -60,7 +60,7 @@ def generate(
     parse_plan(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
-        loaded, tokenizer = _load(model, dtype, device)
+        loaded, tokenizer = load_quietly(model, dtype, device)
     inputs = _encode(tokenizer, text, raw)
     options = {"max_new_tokens": max_new_tokens, "skipped_kv": skipped_kv, "force": force, **sampling}
     arms: list[dict[str, Any]] = [{"plan": schedule, "order": order, "profile": profile}]
@@ -130,13 +130,6 @@ def _check_numbers(max_new_tokens: int, seed: int) -> None:
         raise SettingsError(f"--max-new-tokens {max_new_tokens} must be at least 1")
     if not 0 <= seed < 2**63:
         raise SettingsError(f"--seed {seed} must be between 0 and 2**63 - 1")
-
-
-def _load(model: str, dtype: str, device: str) -> tuple[Any, Any]:
-    quiet_libraries()
-    from ..models import load_model
-
-    return load_model(model, dtype=dtype, device=device)
 
 
 def _encode(tokenizer: Any, text: str, raw: bool) -> Any:

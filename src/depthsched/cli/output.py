@@ -60,3 +60,11 @@ def quiet_libraries() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def load_quietly(model: str, dtype: str, device: str) -> tuple[Any, Any]:
+    """Model and tokenizer, and nothing else on the terminal."""
+    quiet_libraries()
+    from ..models import load_model
+
+    return load_model(model, dtype=dtype, device=device)

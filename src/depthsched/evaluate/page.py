@@ -1,29 +1,67 @@
-"""The page of task scores in the docs, from committed results: ``python -m depthsched.evaluate.page DATA PAGE``."""
+"""The page of task scores in the docs, from committed results: ``python -m depthsched.evaluate.page DATA PAGE``.
+
+The folder holds what ``depthsched eval --json`` printed, ``head.md``, and in ``speed.json`` what ``depthsched bench
+--json`` printed of the same plans.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .statistics import Paired, paired
 
-_COLUMNS = ("plan", "score", "difference to full, points", "p", "detects from", "depth", "bytes", "measured")
+_COLUMNS = ("plan", "score", "difference to full, points", "p", "detects from", "mean depth", "bytes", "tokens/s")
 
 
-def page(results: Sequence[dict[str, Any]], head: str) -> str:
-    """The page as Markdown: the tables of all results behind a hand-written head."""
+def page(results: Sequence[Mapping[str, Any]], speed: Mapping[str, Any], head: str) -> str:
+    """The page as Markdown: the tables of all results behind a hand-written head.
+
+    Parameters
+    ----------
+    results : sequence of mapping
+        Of ``depthsched eval``.
+    speed : mapping
+        Of ``depthsched bench``.
+    head : str
+    """
     rows = [row for result in results for row in result["rows"]]
     sections = [_pooled(rows, "bbh"), *(_section(task, metric, rows) for task, metric in _tasks(rows))]
-    return "\n".join([head.rstrip(), "", _commands(results), *filter(None, sections)])
+    return "\n".join([head.rstrip(), "", _commands(results, speed), _speeds(speed), *filter(None, sections)])
 
 
-def _commands(results: Sequence[dict[str, Any]]) -> str:
+def _commands(results: Sequence[Mapping[str, Any]], speed: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results[0]["versions"].items())
-    commands = "\n".join(result["context"]["command"] for result in results)
+    commands = "\n".join([*(result["context"]["command"] for result in results), speed["command"]])
     return f"```text\n{commands}\n```\n\n{versions}.\n"
+
+
+def _speeds(speed: Mapping[str, Any]) -> str:
+    lines = [
+        "## The plans on the clock",
+        "",
+        f"{speed['tokens']} tokens of one row, backend compiled, {speed['dtype']}, {speed['repeats']} rounds against "
+        f"full depth in one process on a {speed['machine']} with {speed['threads']} threads.",
+        "",
+        "| plan | mean depth | bytes | measured | realised |",
+        "|---|---|---|---|---|",
+    ]
+    for row in speed["rows"]:
+        if row["plan"] != "full":
+            ratio = row["speedup_vs_full"]
+            measured = f"{ratio['median']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})"
+            cells = (f"{row['mean_depth']:.1f}", f"{row['theoretical_bytes']:.2f}x", measured, f"{row['realised']:.2f}")
+            lines.append(f"| {_name(row)} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """The plan as a column shows it: with a profile, but not where that lies."""
+    return f"`{re.sub(r'profile=[^+;]*', 'profile', row['plan'])}`"
 
 
 def _tasks(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -48,17 +86,17 @@ def _table(title: str, full: dict[str, Any], rows: Sequence[dict[str, Any]]) -> 
     ]
     for row in rows:
         cells = (
-            f"`{row['plan']}`",
+            _name(row),
             f"{100 * row['score']:.1f}",
             f"{100 * row['diff']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})",
             f"{row['p_value']:.3f}",
             f"{100 * row['detectable']:.1f}",
             f"{row['mean_depth']:.1f}",
             f"{row['bytes_speedup']:.2f}x",
-            f"{row['speedup']:.2f}x",
+            f"{row['tokens_per_second']:.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    verdicts = [f"- `{row['plan']}`: {row['verdict']}" for row in rows]
+    verdicts = [f"- {_name(row)}: {row['verdict']}" for row in rows]
     return "\n".join([*lines, "", *verdicts, ""])
 
 
@@ -105,11 +143,12 @@ def _joined(rows: Sequence[dict[str, Any]]) -> Paired:
 
 
 def main(data: str, target: str) -> None:
-    """Write the page from every ``.json`` file in a folder and its ``head.md``."""
+    """Write the page from the files of a folder."""
     folder = Path(data)
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    speed = found.pop("speed")
     head = (folder / "head.md").read_text(encoding="utf-8")
-    Path(target).write_text(page(results, head), encoding="utf-8")
+    Path(target).write_text(page(list(found.values()), speed, head), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -76,14 +78,25 @@ def lean_model(adapter: Adapter, max_tokens: int) -> LeanModel:
     decoder: Any = adapter.decoder
     _check(adapter, layers, max_tokens)
     spec = _spec(layers[0])
+    loose = not _adjacent([getattr(layers[0].self_attn, name).weight for name in ("q_proj", "k_proj", "v_proj")])
     with torch.no_grad():
         weights = tuple(tuple(_layer_weights(layer).values()) for layer in layers)
+    if loose:
+        _give_back()
     if any([w.shape for w in row] != [w.shape for w in weights[0]] for row in weights):
         raise NotLean("the layers have different shapes")
     output = model.get_output_embeddings()
     bias = () if output.bias is None else (output.bias,)
     head = tuple(t.detach() for t in (decoder.norm.weight, output.weight, *bias))
     return LeanModel(spec, weights, decoder.embed_tokens.weight.detach(), head, decoder.rotary_emb)
+
+
+def _give_back() -> None:
+    """Return the memory of the weights that were just replaced, which glibc would keep for later."""
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _spec(layer: Any) -> LayerSpec:
