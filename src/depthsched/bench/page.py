@@ -116,8 +116,8 @@ def _long(found: dict[str, Any]) -> str:
     return _table(
         f"A long run, {found['dtype']}",
         f"`{found['plan']}`, {found['backend']}; {found['compile_seconds']:.2f} s of compiling during the run. "
-        f"A block's cache at full depth is {found['cache_bytes'] / 1e6:.0f} MB; attention reads all blocks so far, and costs more "
-        "a byte than the weights do.",
+        f"A block's cache at full depth is {found['cache_bytes'] / 1e6:.0f} MB; attention reads all blocks so far, and "
+        "takes more time a byte than the weights do.",
         f"python -m depthsched.bench.long --dtype {found['dtype']}",
         ("tokens", "mean depth", "tokens/s", "GB/s", "peak MB"),
         rows,
