@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...adapters import Adapter
 from .ops import LayerSpec
+from .paging import clean_mapping, forget
 
 # What a layer of these classes computes was read in transformers 5.17 to 5.23. A subclass may compute anything.
 _CLASSES = frozenset(
@@ -78,17 +79,36 @@ def lean_model(adapter: Adapter, max_tokens: int) -> LeanModel:
     decoder: Any = adapter.decoder
     _check(adapter, layers, max_tokens)
     spec = _spec(layers[0])
-    loose = not _adjacent([getattr(layers[0].self_attn, name).weight for name in ("q_proj", "k_proj", "v_proj")])
     with torch.no_grad():
-        weights = tuple(tuple(_layer_weights(layer).values()) for layer in layers)
-    if loose:
-        _give_back()
+        weights = _all_weights(layers)
     if any([w.shape for w in row] != [w.shape for w in weights[0]] for row in weights):
         raise NotLean("the layers have different shapes")
     output = model.get_output_embeddings()
     bias = () if output.bias is None else (output.bias,)
     head = tuple(t.detach() for t in (decoder.norm.weight, output.weight, *bias))
     return LeanModel(spec, weights, decoder.embed_tokens.weight.detach(), head, decoder.rotary_emb)
+
+
+def _all_weights(layers: list[Any]) -> tuple[tuple[Tensor, ...], ...]:
+    """The weights of all layers, fused; what fusing leaves unused is given back layer by layer."""
+    if _adjacent(_parts(layers[0])[:3]):
+        return tuple(tuple(_layer_weights(layer).values()) for layer in layers)
+    mapping = clean_mapping(_parts(layers[0])[0])
+    rows = []
+    for layer in layers:
+        before = [part.detach() for part in _parts(layer)] if mapping is not None else []
+        rows.append(tuple(_layer_weights(layer).values()))
+        for part in before:
+            forget(part, mapping)
+    _give_back()
+    return tuple(rows)
+
+
+def _parts(layer: Any) -> list[Any]:
+    """The large weights that are fused."""
+    attention, mlp = layer.self_attn, layer.mlp
+    linears = (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj)
+    return [linear.weight for linear in linears]
 
 
 def _give_back() -> None:
