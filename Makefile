@@ -97,7 +97,7 @@ evidence-quality: setup
 TASKS := docs/results/tasks
 FITTED := +profile=$(EVIDENCE)/profile
 BY_BYTES := d3:alpha=0.9984;d3:alpha=0.9957;d3:alpha=0.9914;d3:alpha=0.9981$(FITTED);d3:alpha=0.9954$(FITTED);d3:alpha=0.9858$(FITTED);constant:depth=26$(FITTED);constant:depth=22$(FITTED);constant:depth=17$(FITTED);linear:end=23;linear:end=15;linear:end=5
-BBH := $(foreach task,sports_understanding date_understanding navigate web_of_lies penguins_in_a_table reasoning_about_colored_objects,bbh_cot_fewshot_$(task))
+BBH := $(foreach task,sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects,bbh_cot_fewshot_$(task))
 empty :=
 comma := ,
 EVAL := --data $(DATA) --max-new-tokens 128 --dtype bfloat16 --backend eager --batch 50 --json

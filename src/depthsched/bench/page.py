@@ -82,8 +82,7 @@ def _memory(found: dict[str, Any]) -> str:
     return _table(
         f"Memory, {found['dtype']}, batch {found['batch']}",
         f"Peak of a process that generates {found['tokens']} tokens twice, weights and compiling included, loading "
-        "not. Pages of a mapped file count, also those that the fused copies have replaced and the system may drop: a "
-        "model in float32 lies in one, a model that was converted while loading does not.",
+        "not.",
         f"python -m depthsched.bench.memory --dtype {found['dtype']} --batch {found['batch']}",
         ("backend", "peak MB", "vs the first"),
         rows,
