@@ -15,7 +15,7 @@ from typing import Any
 
 from .statistics import Paired, paired
 
-_COLUMNS = ("plan", "score", "difference to full, points", "p", "detects from", "mean depth", "bytes", "tokens/s")
+_COLUMNS = ("plan", "score", "difference to full, points", "p", "detects from", "mean depth", "bytes")
 
 
 def page(results: Sequence[Mapping[str, Any]], speed: Mapping[str, Any], head: str) -> str:
@@ -79,7 +79,7 @@ def _table(title: str, full: dict[str, Any], rows: Sequence[dict[str, Any]]) -> 
     lines = [
         title,
         "",
-        f"{full['n']} items; full depth scores {100 * full['full']:.1f}, at {full['tokens_per_second']:.0f} tokens/s.",
+        f"{full['n']} items; full depth scores {100 * full['full']:.1f}.",
         "",
         f"| {' | '.join(_COLUMNS)} |",
         f"|{'---|' * len(_COLUMNS)}",
@@ -93,7 +93,6 @@ def _table(title: str, full: dict[str, Any], rows: Sequence[dict[str, Any]]) -> 
             f"{100 * row['detectable']:.1f}",
             f"{row['mean_depth']:.1f}",
             f"{row['bytes_speedup']:.2f}x",
-            f"{row['tokens_per_second']:.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     verdicts = [f"- {_name(row)}: {row['verdict']}" for row in rows]
