@@ -1,7 +1,7 @@
 """The page of task scores in the docs, from committed results: ``python -m depthsched.evaluate.page DATA PAGE``.
 
 The folder holds what ``depthsched eval --json`` printed, ``head.md``, and in ``speed.json`` what ``depthsched bench
---json`` printed of the same plans.
+--json`` printed of the same plans; ``batching/`` holds what ``python -m depthsched.evaluate.batching`` printed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from .statistics import Paired, paired
 _COLUMNS = ("plan", "score", "difference to full, points", "p", "detects from", "mean depth", "bytes")
 
 
-def page(results: Sequence[Mapping[str, Any]], speed: Mapping[str, Any], head: str) -> str:
+def page(
+    results: Sequence[Mapping[str, Any]],
+    speed: Mapping[str, Any],
+    head: str,
+    batching: Sequence[tuple[str, Mapping[str, Any]]] = (),
+) -> str:
     """The page as Markdown: the tables of all results behind a hand-written head.
 
     Parameters
@@ -28,10 +33,18 @@ def page(results: Sequence[Mapping[str, Any]], speed: Mapping[str, Any], head: s
     speed : mapping
         Of ``depthsched bench``.
     head : str
+    batching : sequence of tuple
+        A dtype, and what batching saved in it.
     """
     rows = [row for result in results for row in result["rows"]]
     sections = [_pooled(rows, "bbh"), *(_section(task, metric, rows) for task, metric in _tasks(rows))]
-    return "\n".join([head.rstrip(), "", _commands(results, speed), _speeds(speed), *filter(None, sections)])
+    parts = [
+        _commands(results, speed),
+        _speeds(speed),
+        *(_batching(*found) for found in batching),
+        *filter(None, sections),
+    ]
+    return "\n".join([head.rstrip(), "", *parts])
 
 
 def _commands(results: Sequence[Mapping[str, Any]], speed: Mapping[str, Any]) -> str:
@@ -56,6 +69,23 @@ def _speeds(speed: Mapping[str, Any]) -> str:
             measured = f"{ratio['median']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})"
             cells = (f"{row['mean_depth']:.1f}", f"{row['theoretical_bytes']:.2f}x", measured, f"{row['realised']:.2f}")
             lines.append(f"| {_name(row)} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _batching(dtype: str, found: Mapping[str, Any]) -> str:
+    lines = [
+        f"## Batching, {dtype}",
+        "",
+        f"{found['items']} items of {found['task']} at full depth in the eager backend, batch sizes by turns, "
+        f"{found['rounds']} rounds; prompts computed before, the examples that all items share once (`python -m depthsched.evaluate.batching`).",
+        "",
+        "| batch | tokens/s | times batch 1 | items with the same output |",
+        "|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        ratio = row["ratio"]
+        times = f"{ratio['median']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"
+        lines.append(f"| {row['batch']} | {row['tokens_per_second']:.1f} | {times} | {row['same_output']:.0%} |")
     return "\n".join([*lines, ""])
 
 
@@ -147,7 +177,10 @@ def main(data: str, target: str) -> None:
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     speed = found.pop("speed")
     head = (folder / "head.md").read_text(encoding="utf-8")
-    Path(target).write_text(page(list(found.values()), speed, head), encoding="utf-8")
+    batching = [
+        (path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("batching/*.json"))
+    ]
+    Path(target).write_text(page(list(found.values()), speed, head, batching), encoding="utf-8")
 
 
 if __name__ == "__main__":
