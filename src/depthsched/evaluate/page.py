@@ -77,7 +77,8 @@ def _batching(dtype: str, found: Mapping[str, Any]) -> str:
         f"## Batching, {dtype}",
         "",
         f"{found['items']} items of {found['task']} at full depth in the eager backend, batch sizes by turns, "
-        f"{found['rounds']} rounds; prompts computed before, the examples that all items share once (`python -m depthsched.evaluate.batching`).",
+        f"{found['rounds']} rounds; prompts computed before, the examples that all items "
+        "share once (`python -m depthsched.evaluate.batching`).",
         "",
         "| batch | tokens/s | times batch 1 | items with the same output |",
         "|---|---|---|---|",
