@@ -68,6 +68,7 @@ evidence-speed: setup
 		$(BIN)/python -m depthsched.bench.memory --dtype $$dtype > $(SPEED)/memory-$$dtype.json && \
 		$(BIN)/python -m depthsched.bench.cold --dtype $$dtype > $(SPEED)/wait-$$dtype.json || exit 1; \
 	done
+	$(BIN)/depthsched bench --plans "$(PLANS)" --backends compiled --baseline none --repeats 15 --dtype bfloat16 --json > $(SPEED)/smollm2-bfloat16-compiled.json
 	$(BIN)/python -m depthsched.bench.long > $(SPEED)/long-bfloat16.json
 	$(BIN)/python -m depthsched.bench.page $(SPEED) docs/results.md
 	$(BIN)/python -m pytest -m evidence tests/runtime
