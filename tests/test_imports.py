@@ -24,7 +24,6 @@ FLOW = [
     {"plan"},
     {"budget", "adapters", "models", "scaffold"},
     {"runtime"},
-    {"hf"},
     {"score"},
     {"calibrate", "bench", "evaluate"},
     {"report", "sweep", "testing"},
@@ -139,7 +138,7 @@ def test_importing_patches_nothing():
         "before = [dict(vars(c)) for c in classes]\n"
         "import depthsched as ds\n"
         "[getattr(ds, name) for name in ds.__all__]\n"
-        "import depthsched.hf, depthsched.runtime.run, depthsched.models, depthsched.adapters\n"
+        "import depthsched.runtime.attach, depthsched.runtime.generate, depthsched.models, depthsched.adapters\n"
         "assert before == [dict(vars(c)) for c in classes]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

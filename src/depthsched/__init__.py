@@ -17,15 +17,16 @@ from .settings import setting
 from .shape import ModelShape
 
 if TYPE_CHECKING:
-    from .hf import attach
     from .models import load_model
-    from .runtime.run import Run, generate
+    from .runtime.attach import attach
+    from .runtime.generate import generate
+    from .runtime.run import Run
 
 _LAZY = {
-    "attach": ".hf",
+    "attach": ".runtime.attach",
     "load_model": ".models",
     "Run": ".runtime.run",
-    "generate": ".runtime.run",
+    "generate": ".runtime.generate",
 }
 
 __all__ = [

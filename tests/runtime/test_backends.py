@@ -12,8 +12,7 @@ from transformers.cache_utils import DynamicCache
 import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.errors import AttachError, PlanError
-from depthsched.runtime.backends import CompiledBackend
-from depthsched.runtime.lean import NotLean, compiled, lean_model
+from depthsched.runtime.compiled import CompiledBackend, fuse, kernels, why_not
 
 from ..tiny import LAYERS, MAIN, make_tiny, prompt, tiny
 
@@ -143,7 +142,7 @@ def test_new_depths_plans_and_a_growing_cache_compile_nothing(monkeypatch: pytes
     def refuse(*args: object) -> None:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(compiled, "_compile", refuse)
+    monkeypatch.setattr(kernels, "_compile", refuse)
     for plan in PLANS:
         assert tokens(model, plan, "compiled", n=24).trace.compile_seconds < 1
     long = tokens(model, "d3:alpha=0.999", "compiled", n=600)  # the first block of the buffers holds 512
@@ -170,13 +169,13 @@ def test_the_model_after_a_run_is_the_model_before_it(tmp_path: Any) -> None:
 
 def test_fused_weights_hold_no_second_copy() -> None:
     model = make_tiny("qwen3")
-    lean_model(adapter_for(model), 32)
+    fuse(adapter_for(model))
     attention = model.model.layers[3].self_attn
     buffer = attention.q_proj.weight.untyped_storage()
     assert buffer.data_ptr() == attention.v_proj.weight.untyped_storage().data_ptr()
     rows = sum(p.weight.shape[0] for p in (attention.q_proj, attention.k_proj, attention.v_proj))
     assert buffer.nbytes() == rows * 32 * 4
-    lean_model(adapter_for(model), 32)  # a second run finds the views
+    fuse(adapter_for(model))  # a second run finds the views
     assert attention.q_proj.weight.untyped_storage().data_ptr() == buffer.data_ptr()
 
 
@@ -234,15 +233,16 @@ def test_a_schedule_that_raises_in_the_middle_leaves_the_model_intact(backend: s
         (lambda m: setattr(m.model.layers[4].mlp, "forward", m.model.layers[4].mlp.forward), "forward replaced"),
     ],
 )
-def test_what_the_lean_path_does_not_compute_runs_in_eager_and_says_so(change: Any, words: str) -> None:
+def test_what_a_compiled_step_does_not_compute_runs_in_eager_and_says_so(change: Any, words: str) -> None:
     model = make_tiny("llama")
     change(model)
-    with pytest.raises(NotLean, match=words):
-        lean_model(adapter_for(model), 32)
+    weights = {name: p.data_ptr() for name, p in model.named_parameters()}
+    assert words in str(why_not(adapter_for(model), 32))
     if words != "several devices or dtypes":
         run = tokens(model, "constant:depth=6", "compiled", n=3)
         assert run.trace.backend == "eager"
         assert words in run.trace.reason
+        assert {name: p.data_ptr() for name, p in model.named_parameters()} == weights  # nothing was fused for it
 
 
 class _Lora(torch.nn.Linear):
@@ -283,7 +283,7 @@ def test_refusals_are_one_line() -> None:
 def test_an_attached_model_is_refused() -> None:
     model = make_tiny("llama")
     adapter = adapter_for(model)
-    backend = CompiledBackend(adapter, {LAYERS: tuple(range(LAYERS))})
+    backend = CompiledBackend(adapter, ds.plan("full", num_layers=LAYERS))
     with ds.attach(model, ds.plan("full", num_layers=LAYERS)), pytest.raises(AttachError), backend:
         pass
     assert tokens(model, "full", "compiled", n=3).trace.backend == "compiled"

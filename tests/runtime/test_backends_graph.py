@@ -8,8 +8,8 @@ import torch
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.runtime.backends import CudaGraphBackend
-from depthsched.runtime.backends.cuda_graph import GraphStore
+from depthsched.runtime.compiled import CudaGraphBackend
+from depthsched.runtime.compiled.graphs import GraphStore
 from depthsched.runtime.loop import DecodeLoop
 
 from ..tiny import LAYERS, make_tiny, prompt
@@ -43,7 +43,7 @@ def test_one_graph_per_keep_set_and_bucket_gives_the_tokens_of_eager() -> None:
     model, inputs = make_tiny("llama"), prompt(1, 6)
     plan = ds.plan("step:at=8+16,drop=2+5", num_layers=LAYERS, horizon=90)
     captured: list[Function] = []
-    backend = CudaGraphBackend(adapter_for(model), plan.keep_sets, max_tokens=96, capture=count_into(captured))
+    backend = CudaGraphBackend(adapter_for(model), plan, max_tokens=96, capture=count_into(captured))
     with backend:
         loop = DecodeLoop(backend, plan)
         out = type(model).generate(model, **inputs, max_new_tokens=90, do_sample=False, custom_generate=loop)

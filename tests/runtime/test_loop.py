@@ -8,7 +8,7 @@ from transformers import StoppingCriteria
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.runtime.backends import EagerBackend
+from depthsched.runtime.eager import EagerBackend
 from depthsched.runtime.loop import DecodeLoop
 
 from ..tiny import LAYERS, prompt, tiny
@@ -21,15 +21,22 @@ class Counts(EagerBackend):
 
     steps = 0
 
-    def step(self, tokens: torch.Tensor, depth: int) -> torch.Tensor:
-        self.steps += 1
-        return super().step(tokens, depth)
+    def prefill(self, *args: Any) -> Any:
+        logits, decoder = super().prefill(*args)
+        step = decoder.step
+
+        def counted(tokens: torch.Tensor, depth: int) -> torch.Tensor:
+            self.steps += 1
+            return step(tokens, depth)
+
+        decoder.step = counted  # type: ignore[method-assign]
+        return logits, decoder
 
 
 def run(stride: int, batch: int = 1, **options: Any) -> tuple[list[list[int]], DecodeLoop, int]:
     model = tiny("llama")
     torch.manual_seed(3)
-    with Counts(adapter_for(model), PLAN.keep_sets) as backend:
+    with Counts(adapter_for(model), PLAN) as backend:
         loop = DecodeLoop(backend, PLAN, stride=stride)
         out = type(model).generate(
             model, **prompt(batch, 6), max_new_tokens=24, pad_token_id=0, custom_generate=loop, **options

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from depthsched.adapters import adapter_for
-from depthsched.runtime.lean import lean_model
-from depthsched.runtime.lean.paging import clean_mapping, forget
+from depthsched.runtime.compiled import fuse
+from depthsched.runtime.compiled.paging import clean_mapping, forget
 
 from ..tiny import make_tiny
 
@@ -43,7 +43,7 @@ def test_replaced_weights_stop_counting_and_still_read_the_same(mapped: Any) -> 
     query = held["model.layers.0.self_attn.q_proj.weight"]
     assert clean_mapping(query) is not None
     before = resident(query)
-    lean_model(adapter_for(mapped), 32)
+    fuse(adapter_for(mapped))
     assert resident(query) < before
     assert all(torch.equal(value, copies[name]) for name, value in mapped.state_dict().items())
     assert all(torch.equal(value, copies[name]) for name, value in held.items())
@@ -56,7 +56,7 @@ def test_a_mapping_that_was_written_to_is_left_alone(mapped: Any) -> None:
         query.mul_(3)
     wanted = query.clone()
     assert clean_mapping(query) is None
-    lean_model(adapter_for(mapped), 32)
+    fuse(adapter_for(mapped))
     assert torch.equal(query, wanted)
     assert torch.equal(mapped.model.layers[2].self_attn.q_proj.weight, wanted)
 

@@ -1,6 +1,7 @@
 """The staircase gives the logits of step-by-step decoding."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.bridge import Bridge
 from depthsched.errors import PlanError
-from depthsched.runtime.backends import EagerBackend
+from depthsched.runtime.eager import EagerBackend
 from depthsched.score import Sample
 from depthsched.score.staircase import Staircase
 
@@ -49,14 +50,21 @@ def some_bridges(plan: ds.DepthPlan, hidden: int, dtype: torch.dtype = torch.flo
     return found
 
 
+def bridged(plan: ds.DepthPlan, bridges: Any) -> ds.DepthPlan:
+    """The plan with these bridges in place of a profile's."""
+    copy = dataclasses.replace(plan)
+    vars(copy)["bridges"] = bridges or {}
+    return copy
+
+
 def step_by_step(model: Any, plan: ds.DepthPlan, sample: Sample, bridges: Any) -> torch.Tensor:
     rows = []
     ids = torch.tensor([sample.prompt])
-    with EagerBackend(adapter_for(model), plan.keep_sets, bridges=bridges) as engine, torch.no_grad():
-        engine.prefill(ids, torch.ones_like(ids), DynamicCache(config=model.config))
+    with EagerBackend(adapter_for(model), bridged(plan, bridges)) as engine, torch.no_grad():
+        _, decoder = engine.prefill(ids, torch.ones_like(ids), DynamicCache(config=model.config))
         for step in range(1, len(sample.completion)):
             token = torch.tensor(sample.completion[step - 1 : step])
-            rows.append(engine.step(token, plan.depth(step))[0])
+            rows.append(decoder.step(token, plan.depth(step))[0])
     return torch.stack(rows)
 
 

@@ -55,7 +55,7 @@ def cold_and_warm(**options: Any) -> dict[str, Any]:
 
 def steady_after(model: Any, inputs: Any, plan: str, backend: str, tokens: int) -> dict[str, Any]:
     """Seconds from the call to the first steps that are as fast as, but for 10%, the same steps of a second run."""
-    from ..runtime.run import generate
+    from ..runtime.generate import generate
 
     model.generation_config.eos_token_id = None
     began, first, second = time.perf_counter(), _Clock(), _Clock()

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from ..plan import DepthPlan
-from ..runtime.run import Run, generate
+from ..runtime.generate import generate
+from ..runtime.run import Run
 from ..shape import ModelShape
 from .clock import StepClock, copy_bandwidth, peak_bytes, reset_peak
 from .overhead import scheduling_seconds

@@ -39,7 +39,7 @@ def long_run(model: Any, inputs: Any, plan: str, backend: str, tokens: int, bloc
         ``mean_depth``, ``tokens_per_second``, ``gb_per_s``, ``peak_memory_bytes``.
     """
     from ..adapters import adapter_for
-    from ..runtime.run import generate
+    from ..runtime.generate import generate
 
     shape = adapter_for(model).shape()
     model.generation_config.eos_token_id = None

@@ -48,7 +48,7 @@ def compare_memory(backends: Sequence[str], **options: Any) -> dict[str, Any]:
 def peak_of(backend: str, *, model: str, dtype: str, device: str, plan: str, batch: int, tokens: int) -> int:
     """Peak bytes of this process in two runs, the weights included."""
     from ..models import load_model
-    from ..runtime.run import generate
+    from ..runtime.generate import generate
 
     loaded, tokenizer = load_model(model, dtype=dtype, device=device)
     inputs = bench_inputs(tokenizer, batch, loaded.device)

@@ -150,7 +150,7 @@ def _run(
 ) -> dict[str, Any]:
     import torch
 
-    from ..runtime.run import generate as run_plan
+    from ..runtime.generate import generate as run_plan
 
     torch.manual_seed(seed)
     with bar as streamer:

@@ -15,11 +15,12 @@ from ..errors import PlanError
 from ..models import load_model
 from ..plan import DepthPlan, parse_plan
 from ..plan import plan as make_plan
-from ..runtime.run import Run, generate
-from ..runtime.shared import shared_prefix
+from ..runtime.generate import generate
+from ..runtime.run import Run
 from ..schedule import AdaptiveSchedule
-from .prompts import WORTH_SHARING, PromptStore, common_length
+from .prefixes import WORTH_SHARING, PromptStore, common_length
 from .records import RowRecord, row_records
+from .shared import shared_prefix
 from .stops import RowStops
 
 NO_LIKELIHOOD = (

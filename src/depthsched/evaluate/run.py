@@ -232,7 +232,7 @@ def write_json(path: Path, data: Any) -> None:
 def _load(model: str, dtype: str, device: str) -> tuple[Any, Any, Any]:
     from ..adapters import adapter_for
     from ..models import load_model
-    from .prompts import PromptStore
+    from .prefixes import PromptStore
 
     loaded, tokenizer = load_model(model, dtype=dtype, device=device)
     return loaded, tokenizer, PromptStore(adapter_for(loaded))
@@ -245,7 +245,7 @@ def _digest(data: str | Path | None, task: str) -> str | None:
 
 def _samples(logged: Sequence[dict[str, Any]], lm: Any) -> tuple[str, tuple[Sample, ...]]:
     """lm-eval logs a sample once for each filter; here it is one, with a score for each metric and filter."""
-    from .prompts import common_length
+    from .prefixes import common_length
 
     by_item: dict[int, list[dict[str, Any]]] = {}
     for entry in logged:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from ..plan import DepthPlan
 from ..schedule import Signals
@@ -94,3 +97,32 @@ class Trace:
         import pandas
 
         return pandas.DataFrame(self.to_rows()).set_index("step")
+
+
+class Ledger:
+    """Steps on their way into a trace. Reading tokens waits for the device, so several may be read at once."""
+
+    def __init__(self, trace: Trace, began: float) -> None:
+        self.trace, self.last = trace, began
+        self.open: list[tuple[int, torch.Tensor, torch.Tensor, Signals | None]] = []
+
+    def add(self, depth: int, tokens: torch.Tensor, running: torch.Tensor, signals: Signals | None) -> None:
+        """A step whose tokens ``[batch]``, and whether any row goes on after it, still lie on the device."""
+        self.open.append((depth, tokens, running, signals))
+
+    def settle(self) -> bool:
+        """Write what is open to the trace, up to the step with which the last row stopped; whether there is one.
+
+        Each of these steps gets an equal share of the time they took together.
+        """
+        rows = torch.stack([tokens for _, tokens, _, _ in self.open]).tolist()
+        running = torch.stack([some for _, _, some, _ in self.open]).tolist()
+        now = time.perf_counter()
+        seconds = (now - self.last) / len(self.open)
+        self.last = now
+        steps, self.open = self.open, []
+        for (depth, _, _, signals), row, some in zip(steps, rows, running, strict=True):
+            self.trace.steps.append(StepRecord(len(self.trace.steps), depth, seconds, tuple(row), signals))
+            if not some:
+                return True
+        return False

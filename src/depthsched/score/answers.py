@@ -14,7 +14,7 @@ import torch
 from ..errors import SettingsError
 from ..models import cache_dir
 from ..profile import weights_digest, write_atomic
-from ..runtime.run import generate
+from ..runtime.generate import generate
 from .prompts import Prompt
 
 Progress = Callable[[int, int], None]

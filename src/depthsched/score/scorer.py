@@ -15,7 +15,7 @@ from ..adapters import Adapter, adapter_for
 from ..errors import PlanError
 from ..plan import DepthPlan, cost_ratio
 from ..plan import plan as make_plan
-from ..runtime.backends import EagerBackend
+from ..runtime.eager import EagerBackend
 from ..runtime.policy import check_plan, writes_kv
 from ..runtime.signals import read_signals
 from .answers import Progress, Sample
@@ -165,11 +165,11 @@ def _decode(adapter: Adapter, plan: DepthPlan, sample: Sample) -> tuple[torch.Te
     completion = torch.tensor(sample.completion, device=adapter.model.device)
     ids = torch.tensor([sample.prompt], device=adapter.model.device)
     logits, depths = [], []
-    with EagerBackend(adapter, plan.keep_sets, write_kv=writes_kv(plan, "auto"), bridges=plan.bridges) as engine:
-        last = engine.prefill(ids, torch.ones_like(ids), DynamicCache())
+    with EagerBackend(adapter, plan, write_kv=writes_kv(plan, "auto")) as engine:
+        last, decoder = engine.prefill(ids, torch.ones_like(ids), DynamicCache())
         for step in range(1, len(completion)):
             depths.append(plan.decide(step, read_signals(last) if plan.adaptive else None))
-            last = engine.step(completion[step - 1 : step], depths[-1])
+            last = decoder.step(completion[step - 1 : step], depths[-1])
             logits.append(last[0])
     return torch.stack(logits), depths
 

@@ -8,7 +8,7 @@ applied to those columns at once, and the rest pass it by. Its attention sees ex
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..adapters import Adapter
 from ..bridge import Bridge, Bridges
 from ..errors import PlanError
 from ..plan import DepthPlan
-from ..runtime.switch import SwitchedLayers
+from ..runtime.gate import LayerGate
 from .answers import Sample, left_padded
 
 Tap = Callable[[int, torch.Tensor], torch.Tensor | None]
@@ -182,9 +182,6 @@ class _Stair:
             hidden = torch.cat([out, hidden[:, self.count :]], dim=1) if self.count < hidden.shape[1] else out
         return _bridged(hidden, self.after)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.layer, name)  # some loops read layer.attention_type
-
 
 def _bridged(hidden: torch.Tensor, spans: Spans) -> torch.Tensor:
     if spans:
@@ -215,24 +212,18 @@ def _cut(kwargs: dict[str, Any], count: int, of: int) -> dict[str, Any]:
 @contextmanager
 def _stepping(adapter: Adapter, stairs: Sequence[int], spans: Mapping[int, Spans], tap: Tap | None) -> Iterator[None]:
     """The model's layers as stairs, and as they were afterwards."""
-    layers = adapter.layers
     last = len(stairs) - 1
-    switched = SwitchedLayers(layers)
-    switched.active = [
-        _Stair(layer, stairs[i], spans.get(i, []), spans.get(last + 1, []) if i == last else [], tap, i)
-        for i, layer in enumerate(layers)
-    ]
-    hook = None
-    if tap:
-        norm: Any = adapter.decoder.norm
-        hook = norm.register_forward_pre_hook(lambda module, args: _tapped(tap, last + 1, args[0]))
-    adapter.decoder._modules["layers"] = switched
-    try:
+    with ExitStack() as stack:
+        gate = stack.enter_context(LayerGate(adapter, lambda this: steps))
+        steps = [
+            _Stair(layer, stairs[i], spans.get(i, []), spans.get(last + 1, []) if i == last else [], tap, i)
+            for i, layer in enumerate(gate.full)
+        ]
+        if tap:
+            norm: Any = adapter.decoder.norm
+            hook = norm.register_forward_pre_hook(lambda module, args: _tapped(tap, last + 1, args[0]))
+            stack.callback(hook.remove)
         yield
-    finally:
-        adapter.decoder._modules["layers"] = layers
-        if hook:
-            hook.remove()
 
 
 def _tapped(tap: Tap, index: int, hidden: torch.Tensor) -> tuple[torch.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..plan import DepthPlan
-from ..runtime.run import generate
+from ..runtime.generate import generate
 
 TOP = 3
 

@@ -1,4 +1,4 @@
-"""The lean path's functions, compiled once per shape of layer and batch size."""
+"""The functions of a step, compiled once per shape of layer and batch size."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ModelError
-from . import ops
-from .weights import LeanModel
+from . import step
+from .weights import FusedModel, Layout
 
 Kernel = Callable[..., Any]
 
@@ -25,18 +25,22 @@ _MEMO: dict[tuple[Any, ...], Kernel] = {}
 _KEPT = 64
 
 
+def _missing(*inputs: Tensor) -> Any:
+    raise ModelError("a bridge is to be crossed and no kernel was compiled for bridges; please report this")
+
+
 @dataclass(frozen=True)
-class LeanKernels:
+class Kernels:
     """Compiled functions, each returning a list of one tensor; ``seconds`` is what compiling them took now."""
 
     layer: Kernel
     head: Kernel
     write_only: Kernel | None
-    bridge: Kernel | None
+    bridge: Kernel
     seconds: float
 
 
-def kernels_for(model: LeanModel, batch: int, *, write: bool = False, bridged: bool = False) -> LeanKernels:
+def kernels_for(model: FusedModel, batch: int, *, write: bool = False, bridged: bool = False) -> Kernels:
     """The kernels of a model for a batch size.
 
     One layer is compiled, with its weights as inputs and the length of the context left open. So every layer,
@@ -52,55 +56,51 @@ def kernels_for(model: LeanModel, batch: int, *, write: bool = False, bridged: b
     layer = _kernel("layer", model, batch)
     head = _kernel("head", model, batch)
     write_only = _kernel("write_only", model, batch) if write else None
-    bridge = _kernel("bridge", model, batch) if bridged else None
-    return LeanKernels(layer, head, write_only, bridge, time.perf_counter() - began)
+    bridge = _kernel("bridge", model, batch) if bridged else _missing
+    return Kernels(layer, head, write_only, bridge, time.perf_counter() - began)
 
 
-def is_compiled(model: LeanModel, batch: int, *, write: bool = False) -> bool:
+def is_compiled(layout: Layout, batch: int, *, write: bool = False) -> bool:
     """Whether this process holds the kernels already."""
     names = ("layer", "head", "write_only")[: 3 if write else 2]
-    return all(_key(name, model, batch) in _MEMO for name in names)
+    return all(_key(name, layout, batch) in _MEMO for name in names)
 
 
-def _key(name: str, model: LeanModel, batch: int) -> tuple[Any, ...]:
-    return name, batch, model.kernel_key, torch.get_num_threads()
+def _key(name: str, layout: Layout, batch: int) -> tuple[Any, ...]:
+    return name, batch, layout, torch.get_num_threads()
 
 
-def _kernel(name: str, model: LeanModel, batch: int) -> Kernel:
-    key = _key(name, model, batch)
+def _kernel(name: str, model: FusedModel, batch: int) -> Kernel:
+    key = _key(name, model.layout, batch)
     if key not in _MEMO:
-        function, examples, dynamic = _problem(name, model, batch)
-        _MEMO[key] = _compile(function, examples, dynamic)
+        _MEMO[key] = _compile(*_problem(name, model, batch))
         if len(_MEMO) > _KEPT:
             del _MEMO[next(iter(_MEMO))]
     return _MEMO[key]
 
 
-def _problem(name: str, model: LeanModel, batch: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], list[int]]:
+def _problem(name: str, model: FusedModel, batch: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], list[int]]:
     """The function, example inputs for it, and which of them have a context as their first dimension."""
-    spec, weights = model.spec, model.layers[0]
+    spec, weights = model.layout.spec, model.layers[0]
     like = functools.partial(torch.zeros, device=model.embedding.device)
     x = like(batch, model.embedding.shape[1], dtype=model.embedding.dtype)
     if name == "head":
-        return functools.partial(ops.head, spec.eps), (x, *model.head), []
+        return functools.partial(step.head, spec.eps), (x, *model.head), []
     if name == "bridge":
         width = x.shape[1]
-        return ops.bridge, (x, like(width, width, dtype=x.dtype), like(width, dtype=x.dtype)), []
+        return step.bridge, (x, like(width, width, dtype=x.dtype), like(width, dtype=x.dtype)), []
     angle = like(batch, spec.head_dim, dtype=x.dtype)
     slot = like(1, dtype=torch.int64)
     held = like(_EXAMPLE_CONTEXT, batch, spec.kv_heads, spec.head_dim, dtype=x.dtype)
-    bias = like(_EXAMPLE_CONTEXT, batch)
     if name == "layer":
+        mask = like(_EXAMPLE_CONTEXT, batch)
         return (
-            functools.partial(ops.layer, spec),
-            (x, angle, angle.clone(), slot, bias, held, held.clone(), *weights),
+            functools.partial(step.layer, spec),
+            (x, angle, angle.clone(), slot, mask, held, held.clone(), *weights),
             [4, 5, 6],
         )
-    return (
-        functools.partial(ops.write_only, spec),
-        (x, angle, angle.clone(), slot, held, held.clone(), *weights),
-        [4, 5],
-    )
+    inputs = (x, angle, angle.clone(), slot, held, held.clone(), *weights)
+    return functools.partial(step.write_only, spec), inputs, [4, 5]
 
 
 class _Traced(nn.Module):

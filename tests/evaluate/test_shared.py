@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from depthsched.evaluate.prompts import PromptStore, common_length
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.evaluate.prompts import PromptStore, common_length
-from depthsched.runtime.shared import can_share, shared_prefix
+from depthsched.evaluate.shared import can_share, shared_prefix
 
 from ..tiny import VARIANTS, VOCAB
 from .helpers import Capture, UpAndDown, closest

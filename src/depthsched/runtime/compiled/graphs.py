@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...adapters import Adapter
-from ...bridge import Bridges
-from .compiled import CompiledBackend
+from ...plan import DepthPlan
+from .backend import CompiledBackend
+from .step import CompiledDecoder
+
+Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 
 MAX_GRAPHS = 64
 """Graphs kept at once; the one not used for longest makes room."""
@@ -29,7 +32,7 @@ class GraphStore:
     limit : int
     """
 
-    capture: Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
+    capture: Capture
     limit: int = MAX_GRAPHS
     graphs: OrderedDict[Any, Callable[[], Tensor]] = field(default_factory=OrderedDict)
 
@@ -77,37 +80,41 @@ class CudaCapture:
         return replay
 
 
-class CudaGraphBackend(CompiledBackend):
-    """The compiled backend with every step replayed from a graph; the depth changes by picking a graph.
+class GraphDecoder(CompiledDecoder):
+    """Replays every step from a graph; the depth changes by picking a graph.
 
-    The buffers are sized to the run at once, because a graph holds the addresses it was captured with. Should
-    a run outgrow them all the same, they grow and the graphs are captured anew.
+    A graph holds the addresses it was captured with. Should a run outgrow its buffers, they grow and the graphs are
+    captured anew.
     """
 
-    name = "cuda-graph"
+    def __init__(self, *state: Any, graphs: GraphStore) -> None:
+        super().__init__(*state)
+        self.graphs = graphs
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        keep_sets: Mapping[int, tuple[int, ...]],
-        *,
-        write_kv: bool = False,
-        batch: int = 1,
-        max_tokens: int = 0,
-        bridges: Bridges | None = None,
-        capture: Callable[[Callable[[], Tensor]], Callable[[], Tensor]] | None = None,
-    ) -> None:
-        super().__init__(adapter, keep_sets, write_kv=write_kv, batch=batch, max_tokens=max_tokens, bridges=bridges)
-        self.capacity = max_tokens
+    def step(self, tokens: Tensor, depth: int) -> Tensor:
+        capacity = self.kv.capacity
+        self.place(tokens)
+        if self.kv.capacity != capacity:
+            self.graphs.clear()
+        return self.graphs.run((depth, self.context), lambda: self.forward(depth))
+
+
+class CudaGraphBackend(CompiledBackend):
+    """The compiled backend with every step replayed from a graph. The buffers are sized to the run at once.
+
+    ``capture`` goes from the function to capture to a callable that replays it; left out, CUDA's.
+    """
+
+    name: ClassVar[str] = "cuda-graph"
+
+    def __init__(self, adapter: Adapter, plan: DepthPlan, *, capture: Capture | None = None, **options: Any) -> None:
+        super().__init__(adapter, plan, **options)
+        self.capacity = self.max_tokens
         self.graphs = GraphStore(capture or CudaCapture())
 
     def __exit__(self, *exc: object) -> None:
         self.graphs.clear()
         super().__exit__(*exc)
 
-    def step(self, tokens: Tensor, depth: int) -> Tensor:
-        capacity = self.kv.capacity
-        self._place(tokens)
-        if self.kv.capacity != capacity:
-            self.graphs.clear()
-        return self.graphs.run((depth, self._context), lambda: self._forward(depth))
+    def decoder(self, *state: Any) -> CompiledDecoder:
+        return GraphDecoder(*state, graphs=self.graphs)

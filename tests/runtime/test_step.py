@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from depthsched.runtime.lean import ops
+from depthsched.runtime.compiled import step
 
 
 @pytest.mark.quick
@@ -15,7 +15,7 @@ from depthsched.runtime.lean import ops
 def test_linear(rows: int, outputs: int, dtype: torch.dtype, biased: bool) -> None:
     g = torch.Generator().manual_seed(rows * outputs)
     x, weight, bias = (torch.randn(*s, generator=g).to(dtype) for s in ((rows, 24), (outputs, 24), (outputs,)))
-    got = ops.linear(x, weight, bias if biased else None)
+    got = step.linear(x, weight, bias if biased else None)
     wanted = F.linear(x.double(), weight.double(), bias.double() if biased else None)
     assert got.dtype == dtype
     assert got.shape == (rows, outputs)

@@ -23,14 +23,14 @@ class StaticKV:
     ----------
     cache : transformers.Cache
         Holds the prefill, the same number of tokens in every layer. Its tensors are released layer by layer.
-    mask : Tensor
+    attention_mask : Tensor
         ``[batch, tokens]``, 0 for padding.
     capacity : int
         Tokens to make room for at once.
     """
 
-    def __init__(self, cache: Any, mask: Tensor, capacity: int = 0) -> None:
-        self.length = mask.shape[1]
+    def __init__(self, cache: Any, attention_mask: Tensor, capacity: int = 0) -> None:
+        self.length = attention_mask.shape[1]
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         room = _blocks(max(capacity, self.length + 1))
@@ -40,13 +40,13 @@ class StaticKV:
             layer.keys = layer.keys[:, :, :0].clone()
             layer.values = layer.values[:, :, :0].clone()
         # Minus infinity keeps padding and slots not yet filled out of the softmax; a slot opens when it is written.
-        self.bias = torch.full((room, len(mask)), float("-inf"), device=mask.device)
-        self.bias[: self.length] = self.bias[: self.length].masked_fill(mask.t().bool(), 0.0)
+        self.mask = torch.full((room, len(attention_mask)), float("-inf"), device=attention_mask.device)
+        self.mask[: self.length] = self.mask[: self.length].masked_fill(attention_mask.t().bool(), 0.0)
 
     @property
     def capacity(self) -> int:
         """Tokens the buffers have room for."""
-        return len(self.bias)
+        return len(self.mask)
 
     @property
     def context(self) -> int:
@@ -61,7 +61,7 @@ class StaticKV:
         for buffers in (self.keys, self.values):
             for i, held in enumerate(buffers):
                 buffers[i] = _grown(held, room, 0.0)
-        self.bias = _grown(self.bias, room, float("-inf"))
+        self.mask = _grown(self.mask, room, float("-inf"))
         return True
 
 

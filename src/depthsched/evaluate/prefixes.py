@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapter
-from ..runtime.shared import KV, SharedPrefixCache, can_share, shared_prefix
+from .shared import KV, SharedPrefixCache, can_share, shared_prefix
 
 WORTH_SHARING = 16
 """Tokens from which on a common prefix is kept apart."""

@@ -1,0 +1,230 @@
+"""``ds.attach``: the same plan inside an unmodified transformers ``generate()``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+from ..adapters import adapter_for
+from ..errors import AttachError, CacheError
+from ..plan import DepthPlan
+from ..schedule import DepthSchedule, Signals
+from .arguments import refuse_in_attach
+from .cache import refuse_holes
+from .depths import DepthLayers
+from .gate import LayerGate, Pass, unplanned
+from .inputs import check_ids, check_lengths
+from .policy import as_plan, check_plan, writes_kv
+from .signals import read_signals
+from .trace import StepRecord, Trace
+
+
+class Attachment:
+    """A plan on a model, from ``with attach(model, plan):`` until the block ends.
+
+    Attributes
+    ----------
+    plan : DepthPlan
+    trace : Trace or None
+        The record of the latest ``model.generate`` inside the block.
+    """
+
+    def __init__(self, model: Any, plan: DepthPlan, *, skipped_kv: str = "auto", force: bool = False) -> None:
+        adapter = adapter_for(model, force=force)
+        check_plan(plan, adapter)
+        self.model = adapter.model  # the inner one, where ``model`` is a wrapper that calls its generate
+        self.plan = plan
+        self.trace: Trace | None = None
+        self._adapter = adapter
+        self._layers = DepthLayers(adapter, plan, write_kv=writes_kv(plan, skipped_kv))
+        self._gate = LayerGate(adapter, self._choose)
+        self._exit = ExitStack()
+        self._busy = threading.Lock()
+        self._owner: int | None = None
+        self._prefilling = False
+        self._step = 0
+        self._depth = plan.num_layers
+        self._signals: Signals | None = None
+        self._used: Signals | None = None
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._gate)
+            self._shadow(stack, "generate", self._generate(self.model.generate))
+            self._shadow(stack, "_prefill", self._prefill(self.model._prefill))
+            self._shadow(stack, "init_continuous_batching", _refuse_continuous_batching)
+            # Compiled code would go on with the layers of the depth that it was compiled at.
+            self._shadow(stack, "_valid_auto_compile_criteria", lambda *args, **kwargs: False)
+            if self.plan.adaptive:
+                stack.callback(self.model.register_forward_hook(self._listen).remove)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._exit.close()
+
+    def _shadow(self, stack: ExitStack, name: str, method: Callable[..., Any]) -> None:
+        """Put a method on the instance for as long as the attachment lasts."""
+        attributes = self.model.__dict__
+        if name in attributes:
+            stack.callback(attributes.__setitem__, name, attributes[name])
+        else:
+            stack.callback(attributes.pop, name, None)
+        attributes[name] = method
+
+    def _generate(self, original: Any) -> Any:
+        """``model.generate`` with a beginning and an end: one run at a time, full depth outside of it."""
+
+        @functools.wraps(original)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            given = _named(original, args, kwargs)
+            refuse_in_attach(self.model, given)
+            prompt = self._check_prompt(given)
+            if not self._busy.acquire(blocking=False):
+                raise AttachError("another thread generates on this attached model; give each thread its own model")
+            try:
+                self._owner, self._step, self._depth = threading.get_ident(), 0, self.plan.num_layers
+                self._signals = self._used = None
+                self.trace, self._last = Trace(self.plan, "attach"), time.perf_counter()
+                output = original(*args, **kwargs)
+                self._record()
+                self._check_acted(output, prompt)
+                return output
+            finally:
+                self._owner = None
+                self._busy.release()
+
+        return generate
+
+    def _check_prompt(self, given: dict[str, Any]) -> int:
+        """The length of the prompt in tokens; 0 where it is no ids."""
+        ids = given.get("input_ids", given.get("inputs"))
+        if ids is None or ids.dim() != 2 or ids.is_floating_point():
+            return 0
+        check_ids(self._adapter, ids)
+        check_lengths(self._adapter, ids.shape[1])
+        return int(ids.shape[1])
+
+    def _check_acted(self, output: Any, prompt: int) -> None:
+        sequences = output if hasattr(output, "shape") else output.sequences
+        made = sequences.shape[1] - prompt
+        if made > 1 and self._step == 0:
+            raise AttachError(
+                f"generate made {made} tokens and no step of it went through the plan; "
+                f"{type(self.model).__name__} decodes in a way that attach does not see: use ds.generate"
+            )
+
+    def _prefill(self, original: Any) -> Any:
+        """Marks every pass of a prefill: the last chunk of a chunked one may look like a decode step."""
+
+        @functools.wraps(original)
+        def prefill(*args: Any, **kwargs: Any) -> Any:
+            self._prefilling = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._prefilling = False
+
+        return prefill
+
+    def _choose(self, this: Pass) -> Sequence[Any]:
+        """The layers of a pass: those of the next step, or all of them in a prefill and outside of ``generate``."""
+        if self._owner is None:
+            if this.decodes:
+                raise unplanned("a decode step outside of generate")
+            return self._gate.full
+        if self._owner != threading.get_ident():
+            raise AttachError("another thread generates on this attached model; give each thread its own model")
+        if this.cache is None:
+            raise CacheError("a depth plan needs the KV cache; leave use_cache on")
+        if self._prefilling:
+            refuse_holes(this.cache)
+            return self._gate.full
+        if this.tokens != 1:
+            raise unplanned(f"it feeds {this.tokens} tokens in one step, where a plan has no meaning")
+        self._record()
+        self._step += 1
+        self._used = self._signals
+        self._depth = self.plan.decide(self._step, self._used)
+        return self._layers[self._depth]
+
+    def _record(self) -> None:
+        """The step that just ended; its token is the caller's."""
+        now = time.perf_counter()
+        if self.trace is not None:
+            self.trace.steps.append(StepRecord(self._step, self._depth, now - self._last, (), self._used))
+        self._last = now
+
+    def _listen(self, module: Any, args: Any, output: Any) -> None:
+        if self._owner is not None:
+            self._signals = read_signals(output.logits[:, -1])
+
+
+def _named(method: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call of ``generate`` by name."""
+    bound = inspect.signature(method).bind(*args, **kwargs).arguments
+    return {**{k: v for k, v in bound.items() if k != "kwargs"}, **bound.get("kwargs", {})}
+
+
+def _refuse_continuous_batching(*args: Any, **kwargs: Any) -> Any:
+    raise AttachError(
+        "continuous batching (generate_batch) mixes rows at different steps in one pass, for which a plan has no one "
+        "depth; use generate with a padded batch"
+    )
+
+
+def attach(
+    model: Any,
+    plan: DepthPlan | DepthSchedule | str,
+    *,
+    order: Any = None,
+    profile: Any = None,
+    horizon: int = 256,
+    skipped_kv: str = "auto",
+    force: bool = False,
+) -> Attachment:
+    """Make a plan act inside ``model.generate`` for the length of a ``with`` block.
+
+    Everything built on ``generate`` works: pipelines, sampling, beam search, streamers, padded batches, PEFT
+    wrappers. The prefill and any forward over a whole text run at full depth.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Or a wrapper around one, such as PEFT's.
+    plan : DepthPlan, DepthSchedule or str
+        A spec or schedule is resolved for this model with ``horizon``.
+    order : str or LayerOrder, optional
+        Order for a spec or schedule.
+    profile : Profile, str or Path, optional
+        Calibrated profile for a spec or schedule, as for :func:`depthsched.plan`.
+    horizon : int
+        Tokens to resolve for a spec or schedule; later steps keep the last depth.
+    skipped_kv : str
+        Whether skipped layers write K and V: ``auto`` (when the plan is not nested), ``write`` or ``omit``.
+    force : bool
+        Drive a model family that is unknown or refused.
+
+    Returns
+    -------
+    Attachment
+        A context manager; its ``trace`` is the record of the latest ``generate``.
+
+    Raises
+    ------
+    AttachError
+        On entering: the model is attached already. During a pass through the layers: no plan chose its depth, as
+        in a loop of the caller's own, in another thread, or in a decoding mode that feeds several tokens a step.
+    CacheError
+        During ``generate``: the given cache has holes, or ``use_cache`` is off.
+    ModelError, PlanError, ProfileError, SettingsError, ScheduleError
+    """
+    num_layers = adapter_for(model, force=force).num_layers
+    resolved = as_plan(plan, order, profile, num_layers, horizon)
+    return Attachment(model, resolved, skipped_kv=skipped_kv, force=force)

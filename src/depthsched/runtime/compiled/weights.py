@@ -1,0 +1,275 @@
+"""From a transformers model to the tensors of a compiled step, without a second copy of any weight."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...adapters import Adapter
+from .paging import clean_mapping, forget
+
+# What a layer of these classes computes was read in transformers 5.17 to 5.23. A subclass may compute anything.
+_CLASSES = frozenset(
+    f"transformers.models.{family}.modeling_{family}.{name}{part}"
+    for family, name in (("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3"))
+    for part in ("DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding", "Model", "ForCausalLM")
+)
+_STATIC_ROPE = ("default", "linear", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What two layers must share to run through one compiled function.
+
+    Attributes
+    ----------
+    heads, kv_heads, head_dim : int
+    eps : float
+        Of every RMSNorm.
+    scale : float
+        Attention scores are multiplied by this.
+    names : tuple of str
+        The weights of a layer, in the order in which they are passed.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    scale: float
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What decides the compiled code: models of one layout share it. ``shapes`` are a layer's, then the head's."""
+
+    spec: LayerSpec
+    shapes: tuple[tuple[int, ...], ...]
+    num_layers: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the weights that a full-depth step reads."""
+        layer, head = self.shapes[: len(self.spec.names)], self.shapes[len(self.spec.names) :]
+        values = self.num_layers * sum(map(math.prod, layer)) + sum(map(math.prod, head))
+        return values * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class FusedModel:
+    """The tensors of one model, in the order of :mod:`.step`.
+
+    Attributes
+    ----------
+    layout : Layout
+    layers : tuple of tuple of Tensor
+        Weights of each layer, as ``layout.spec.names`` says.
+    embedding : Tensor
+        ``[vocabulary, hidden]``.
+    head : tuple of Tensor
+        Final norm, LM head, and its bias if it has one.
+    rotary : nn.Module
+        Maps positions to cos and sin.
+    """
+
+    layout: Layout
+    layers: tuple[tuple[Tensor, ...], ...]
+    embedding: Tensor
+    head: tuple[Tensor, ...]
+    rotary: Any
+
+
+def why_not(adapter: Adapter, max_tokens: int) -> str | None:
+    """What the model carries that a compiled step does not compute; None where it can run. Changes nothing.
+
+    ``max_tokens`` is the most that a run holds, prompt included.
+    """
+    return next(_obstacles(adapter, max_tokens), None)
+
+
+def layout_of(adapter: Adapter) -> Layout:
+    """The layout of a model that :func:`why_not` has nothing against. Changes nothing."""
+    layer: Any = adapter.layers[0]
+    parts = _parts(layer)
+    weight = adapter.model.get_output_embeddings().weight
+    shapes = tuple((sum(len(p) for p in group), *group[0].shape[1:]) for group in parts.values())
+    head = tuple(tuple(t.shape) for t in _head(adapter))
+    return Layout(_spec(layer, tuple(parts)), (*shapes, *head), adapter.num_layers, weight.dtype, weight.device)
+
+
+def fuse(adapter: Adapter) -> FusedModel:
+    """The tensors of a model that :func:`why_not` has nothing against.
+
+    q, k and v, and gate and up, become views of one fused buffer each: the model stays what it was, its
+    ``state_dict`` is equal, and no weight is held twice. The views stay, so that the next run finds them.
+    """
+    decoder: Any = adapter.decoder
+    with torch.no_grad():
+        weights = _all_weights([*adapter.layers])
+    embedding = decoder.embed_tokens.weight.detach()
+    return FusedModel(layout_of(adapter), weights, embedding, _head(adapter), decoder.rotary_emb)
+
+
+def _head(adapter: Adapter) -> tuple[Tensor, ...]:
+    decoder: Any = adapter.decoder
+    output = adapter.model.get_output_embeddings()
+    return tuple(t.detach() for t in (decoder.norm.weight, output.weight, output.bias) if t is not None)
+
+
+def _all_weights(layers: list[Any]) -> tuple[tuple[Tensor, ...], ...]:
+    """The weights of all layers, fused; what fusing leaves unused is given back layer by layer."""
+    first = _parts(layers[0])["qkv"]
+    if _adjacent(first):
+        return tuple(_layer_weights(layer) for layer in layers)
+    mapping = clean_mapping(first[0])
+    rows = []
+    for layer in layers:
+        before = [part.detach() for group in _parts(layer).values() if len(group) > 1 for part in group]
+        rows.append(_layer_weights(layer))
+        for part in before if mapping is not None else ():
+            forget(part, mapping)
+    _give_back()
+    return tuple(rows)
+
+
+def _give_back() -> None:
+    """Return the memory of the weights that were just replaced, which glibc would keep for later."""
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _spec(layer: Any, names: tuple[str, ...]) -> LayerSpec:
+    attention = layer.self_attn
+    width = attention.head_dim
+    return LayerSpec(
+        heads=attention.q_proj.out_features // width,
+        kv_heads=attention.k_proj.out_features // width,
+        head_dim=width,
+        eps=layer.input_layernorm.variance_epsilon,
+        scale=attention.scaling,
+        names=names,
+    )
+
+
+def _parts(layer: Any) -> dict[str, list[Any]]:
+    """The weights of a layer in the order in which a step takes them, each as the parts that it is fused from."""
+    attention, mlp = layer.self_attn, layer.mlp
+    qkv, gate_up = (attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)
+    norms = [getattr(getattr(attention, name, None), "weight", None) for name in ("q_norm", "k_norm")]
+    found: dict[str, list[Any]] = {
+        "norm1": [layer.input_layernorm.weight],
+        "qkv": [linear.weight for linear in qkv],
+        "qkv_bias": [linear.bias for linear in qkv],
+        "q_norm": [norms[0]],
+        "k_norm": [norms[1]],
+        "out": [attention.o_proj.weight],
+        "out_bias": [attention.o_proj.bias],
+        "norm2": [layer.post_attention_layernorm.weight],
+        "gate_up": [linear.weight for linear in gate_up],
+        "gate_up_bias": [linear.bias for linear in gate_up],
+        "down": [mlp.down_proj.weight],
+        "down_bias": [mlp.down_proj.bias],
+    }
+    return {name: group for name, group in found.items() if group[0] is not None}
+
+
+def _layer_weights(layer: Any) -> tuple[Tensor, ...]:
+    return tuple(fused(group).detach() for group in _parts(layer).values())
+
+
+def fused(parts: list[Any]) -> Tensor:
+    """The parts stacked along their first dimension, each of them made a view of the result.
+
+    Parts that are such views already are only looked at through the buffer they share.
+    """
+    rows = sum(len(p) for p in parts)
+    first: Tensor = parts[0].detach()
+    if _adjacent(parts):
+        return first.as_strided((rows, *first.shape[1:]), first.stride())
+    whole = torch.cat([p.detach() for p in parts])
+    start = 0
+    for part in parts:
+        part.data = whole[start : start + len(part)]
+        start += len(part)
+    return whole
+
+
+def _adjacent(parts: list[Any]) -> bool:
+    base = parts[0].untyped_storage().data_ptr()
+    end = parts[0].storage_offset()
+    for part in parts:
+        if part.untyped_storage().data_ptr() != base or part.storage_offset() != end or not part.is_contiguous():
+            return False
+        end += part.numel()
+    return True
+
+
+def _obstacles(adapter: Adapter, max_tokens: int) -> Iterator[str]:
+    model, config, layers = adapter.model, adapter.config, [*adapter.layers]
+    decoder: Any = adapter.decoder
+    output = model.get_output_embeddings()
+    yield from _other_classes(adapter, layers)
+    if getattr(config, "hidden_act", "silu") != "silu":
+        yield f"the activation is {config.hidden_act}, not silu"
+    if getattr(decoder.rotary_emb, "rope_type", "default") not in _STATIC_ROPE:
+        yield f"RoPE of type {decoder.rotary_emb.rope_type!r} changes with the length"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and max_tokens >= window and _slides(config, layers):
+        yield f"the run of {max_tokens} tokens is longer than the sliding window of {window}"
+    if model.training:
+        yield "the model is in training mode; call model.eval()"
+    if type(output) is not nn.Linear or type(decoder.embed_tokens) is not nn.Embedding:
+        yield "the embedding or the LM head is not a plain module"
+    for name, module in (("the model", model), *decoder.named_modules(), ("lm_head", output)):
+        yield from _changes(name, module)
+    yield from _unusual_parameters(model)
+    shapes = [[[p.shape for p in group] for group in _parts(layer).values()] for layer in layers]
+    if any(row != shapes[0] for row in shapes):
+        yield "the layers have different shapes"
+
+
+def _slides(config: Any, layers: list[Any]) -> bool:
+    return config.model_type == "mistral" or any(getattr(la.self_attn, "sliding_window", None) for la in layers)
+
+
+def _other_classes(adapter: Adapter, layers: list[Any]) -> Iterator[str]:
+    decoder: Any = adapter.decoder
+    inner = ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
+    modules = [adapter.model, decoder, *(getattr(decoder, name, None) for name in ("norm", "rotary_emb")), *layers]
+    modules += [getattr(layer, name) for layer in layers for name in inner if hasattr(layer, name)]
+    for kind in map(type, modules):
+        if f"{kind.__module__}.{kind.__qualname__}" not in _CLASSES:
+            yield f"{kind.__name__} is not a plain Llama, Mistral, Qwen2 or Qwen3 module"
+
+
+def _changes(name: str, module: Any) -> Iterator[str]:
+    """Anything that changes what calling the module computes."""
+    if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
+        yield f"{name} is a {type(module).__name__}, not a plain linear layer"
+    if "forward" in vars(module) or hasattr(module, "_hf_hook"):
+        yield f"{name} has its forward replaced, as offloading and attached runs do"
+    if module._forward_hooks or module._forward_pre_hooks:
+        yield f"{name} has forward hooks"
+
+
+def _unusual_parameters(model: Any) -> Iterator[str]:
+    places = {(p.device, p.dtype) for p in model.parameters()}
+    if not {type(p) for p in model.parameters()} <= {nn.Parameter}:
+        yield "some weights are not plain parameters (quantised or distributed)"
+    if len(places) != 1:
+        yield "the weights are spread over several devices or dtypes"
+    device, dtype = next(iter(places))
+    if device.type == "meta" or dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        yield f"weights in {dtype} on {device}"

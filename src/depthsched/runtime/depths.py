@@ -1,0 +1,75 @@
+"""What runs in place of each layer at each depth of a plan: the layer, or its stand-in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..adapters import Adapter
+from ..bridge import Bridge, prepared
+from ..plan import DepthPlan
+
+
+class DepthLayers:
+    """The layers of a model at each depth, ready for a pass.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    plan : DepthPlan
+    write_kv : bool
+        Whether every skipped layer writes K and V from the passed-through state. Off, only the layers whose cache
+        length transformers reads do.
+    """
+
+    def __init__(self, adapter: Adapter, plan: DepthPlan, *, write_kv: bool = False) -> None:
+        self.plan = plan
+        self._layers: list[Any] = list(adapter.layers._modules.values())
+        writers = range(adapter.num_layers) if write_kv else adapter.length_layers
+        self._stand_ins = [_Skipped(adapter, layer, write=i in writers) for i, layer in enumerate(self._layers)]
+        self._bridges = prepared(plan.bridges, adapter)
+        self._made: dict[int, list[Any]] = {}
+
+    def __getitem__(self, depth: int) -> list[Any]:
+        """What runs at a depth, one callable for each layer, bottom first."""
+        if depth not in self._made:
+            self._made[depth] = self._make(depth)
+        return self._made[depth]
+
+    def _make(self, depth: int) -> list[Any]:
+        kept = frozenset(self.plan.keep_sets[depth])
+        running: list[Any] = [layer if i in kept else self._stand_ins[i] for i, layer in enumerate(self._layers)]
+        for at, bridge in self._bridges.get(depth, {}).items():
+            last = at == len(running)
+            inner = running[at - last]
+            # A skipped layer writes its K and V from the state as it comes, so its bridge acts after it.
+            running[at - last] = _Bridged(inner, bridge, after=last or isinstance(inner, _Skipped))
+        return running
+
+
+class _Skipped:
+    """Stands in for a layer that passes its input on; with ``write`` it still leaves K and V in the cache."""
+
+    def __init__(self, adapter: Adapter, layer: nn.Module, *, write: bool) -> None:
+        self.adapter, self.layer, self.write = adapter, layer, write
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        cache = kwargs.get("past_key_values")
+        if self.write and cache is not None:
+            self.adapter.write_kv(self.layer, hidden_states, cache, kwargs.get("position_embeddings"))
+        return hidden_states
+
+
+class _Bridged:
+    """A layer, or its stand-in, with a bridge before or after it."""
+
+    def __init__(self, inner: Any, bridge: Bridge, *, after: bool) -> None:
+        self.inner, self.bridge, self.after = inner, bridge, after
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.after:
+            return self.bridge(self.inner(hidden_states, *args, **kwargs))
+        hidden: torch.Tensor = self.inner(self.bridge(hidden_states), *args, **kwargs)
+        return hidden

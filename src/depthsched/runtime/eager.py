@@ -1,0 +1,64 @@
+"""The plain backend: the model's own forward, with skipped layers left out."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ..adapters import Adapter
+from ..plan import DepthPlan
+from .depths import DepthLayers
+from .forward import run_prompt, run_tokens
+from .gate import LayerGate
+
+
+class EagerBackend:
+    """Runs each step through the transformers model itself, so every family and attention kernel works.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    plan : DepthPlan
+    write_kv : bool
+        Whether skipped layers write K and V from the passed-through state.
+    """
+
+    name = "eager"
+    compile_seconds = 0.0
+
+    def __init__(self, adapter: Adapter, plan: DepthPlan, *, write_kv: bool = False) -> None:
+        self.layers = DepthLayers(adapter, plan, write_kv=write_kv)
+        self.gate = LayerGate(adapter)
+
+    def __enter__(self) -> Self:
+        self.gate.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.gate.__exit__(*exc)
+
+    def prefill(
+        self, input_ids: Tensor, attention_mask: Tensor, cache: Any, chunk: int | None = None
+    ) -> tuple[Tensor, EagerDecoder]:
+        logits, position = run_prompt(self.gate, input_ids, attention_mask, cache, chunk)
+        return logits, EagerDecoder(self, attention_mask, position, cache)
+
+
+class EagerDecoder:
+    """A run after its prefill."""
+
+    def __init__(self, backend: EagerBackend, mask: Tensor, position: Tensor, cache: Any) -> None:
+        self.backend, self.mask, self.position, self.cache = backend, mask, position, cache
+
+    def step(self, tokens: Tensor, depth: int) -> Tensor:
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=-1)
+        self.position = self.position + 1
+        layers = self.backend.layers[depth]
+        return run_tokens(self.backend.gate, layers, tokens[:, None], self.mask, self.position, self.cache)
+
+    def drop_rows(self, rows: Tensor) -> None:
+        """Go on with only these rows, indices into those held so far."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.position = self.mask[rows], self.position[rows]

@@ -1,0 +1,62 @@
+"""Passes through a whole model: what every backend does for the prompt, and the eager one for each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .gate import LayerGate
+
+
+def run_prompt(
+    gate: LayerGate, input_ids: Tensor, attention_mask: Tensor, cache: Any, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Run the prompt at full depth.
+
+    Parameters
+    ----------
+    gate : LayerGate
+        Entered.
+    input_ids : Tensor
+        ``[batch, tokens]``: what the cache does not hold yet.
+    attention_mask : Tensor
+        ``[batch, held + tokens]``; padding on the left has 0.
+    cache : transformers.Cache
+        Gets K and V of every layer.
+    chunk : int, optional
+        Most tokens of one pass, to bound its memory.
+
+    Returns
+    -------
+    tuple of Tensor
+        Logits of the last position ``[batch, vocabulary]``, and its position in each row, ``[batch, 1]``.
+    """
+    positions = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+    end = attention_mask.shape[1] - input_ids.shape[1]
+    logits = torch.empty(0)
+    for part in torch.split(input_ids, chunk or input_ids.shape[1], dim=1):
+        begin, end = end, end + part.shape[1]
+        logits = run_tokens(gate, gate.full, part, attention_mask[:, :end], positions[:, begin:end], cache)
+    return logits, positions[:, -1:]
+
+
+def run_tokens(
+    gate: LayerGate, layers: Any, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any
+) -> Tensor:
+    """One pass of these layers; logits of the last position ``[batch, vocabulary]``."""
+    output = gate.run(
+        layers,
+        lambda: gate.adapter.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            return_dict=True,
+        ),
+    )
+    logits: Tensor = output.logits[:, -1]
+    return logits

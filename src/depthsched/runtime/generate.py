@@ -1,0 +1,140 @@
+"""``ds.generate``: run a plan with our own loop, and keep what happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import StoppingCriteriaList, StopStringCriteria
+
+from ..adapters import adapter_for
+from ..errors import PlanError
+from ..plan import DepthPlan
+from ..schedule import DepthSchedule
+from .arguments import effective, max_tokens, refuse_in_generate
+from .backends import make_backend
+from .inputs import check_lengths, read_inputs
+from .loop import DecodeLoop
+from .policy import as_plan, check_plan, writes_kv
+from .run import Run
+
+LOOK_EVERY = 8
+"""Steps between two looks for the end token on a GPU, which each wait for it."""
+
+DEFAULT_TOKENS = 256
+
+
+def generate(
+    model: Any,
+    inputs: Any,
+    plan: DepthPlan | DepthSchedule | str = "full",
+    *,
+    order: Any = None,
+    profile: Any = None,
+    max_new_tokens: int | None = None,
+    backend: str = "auto",
+    skipped_kv: str = "auto",
+    force: bool = False,
+    streamer: Any = None,
+    drop_finished: bool = False,
+    **generate_kwargs: Any,
+) -> Run:
+    """Generate with a plan.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        On any device, in any floating dtype, or a wrapper around one such as PEFT's; left as it was, also when the
+        run fails.
+    inputs : mapping or torch.Tensor
+        What a tokenizer returns (``input_ids`` and ``attention_mask``), or ids ``[batch, tokens]`` alone.
+        Pad on the left.
+    plan : DepthPlan, DepthSchedule or str
+        A spec or schedule is resolved for this model with ``max_new_tokens`` as its horizon.
+    order : str or LayerOrder, optional
+        Order for a spec or schedule.
+    profile : Profile, str or Path, optional
+        Calibrated profile for a spec or schedule, as for :func:`depthsched.plan`.
+    max_new_tokens : int, optional
+        Left out, what a given ``generation_config`` says, else 256.
+    backend : str
+        ``eager``, ``compiled``, ``cuda-graph`` or ``auto``, which picks one by device and length. A model that
+        the fast ones cannot run runs in eager; ``trace.reason`` says why a backend was used.
+    skipped_kv : str
+        Whether skipped layers write K and V: ``auto`` (when the plan is not nested), ``write`` or ``omit``.
+    force : bool
+        Drive a model family that is unknown or refused.
+    streamer : transformers streamer, optional
+    drop_finished : bool
+        Leave rows that have stopped out of the batch, in the eager backend. A cache of the caller's loses their
+        rows, and the trace still has a (padding) token for them.
+    **generate_kwargs
+        What ``model.generate`` takes for greedy decoding or sampling: logits processors, stopping criteria,
+        ``stop_strings`` with ``tokenizer``, ``generation_config``, ``output_scores`` and ``output_logits`` (in
+        ``Run.scores`` and ``Run.logits``), ... An argument that would not be followed is refused by name;
+        :mod:`depthsched.runtime.arguments` lists them all.
+
+    Raises
+    ------
+    ModelError, PlanError, ProfileError, SettingsError, ScheduleError, AttachError, CacheError
+    """
+    adapter = adapter_for(model, force=force)
+    model = adapter.model  # the inner one of a wrapper
+    refuse_in_generate(model, generate_kwargs)
+    ids, mask = read_inputs(adapter, inputs)
+    prompt = ids.shape[1]
+    new = max_tokens(generate_kwargs, max_new_tokens, prompt, DEFAULT_TOKENS)
+    plan = as_plan(plan, order, profile, adapter.num_layers, new)
+    check_plan(plan, adapter)
+    write, own_cache = writes_kv(plan, skipped_kv), _brings_cache(model, generate_kwargs)
+    check_lengths(adapter, prompt, new)
+    chosen, reason = make_backend(
+        backend,
+        adapter,
+        plan,
+        write_kv=write,
+        batch=len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1),
+        max_tokens=prompt + new,
+        own_cache=own_cache,
+    )
+    every = plan.adaptive or drop_finished or streamer is not None or own_cache or model.device.type == "cpu"
+    with chosen as engine:
+        loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY)
+        # The bound method of the class: a wrapper on the instance would be another runtime's.
+        sequences = type(model).generate(
+            model,
+            input_ids=ids,
+            attention_mask=mask,
+            custom_generate=loop,
+            **{**_with_stop_strings(model, generate_kwargs), "max_new_tokens": new},
+        )
+    return Run(
+        tokens=sequences[:, prompt:].cpu(),
+        sequences=sequences,
+        trace=loop.trace,
+        shape=adapter.shape(),
+        prompt_tokens=prompt,
+        prefill_seconds=loop.prefill_seconds,
+        decode_seconds=loop.decode_seconds,
+        wrote_kv=write,
+        scores=loop.scores,
+        logits=loop.logits,
+    )
+
+
+def _with_stop_strings(model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with stop strings as a stopping criterion: a tokenizer does not reach a loop of one's own."""
+    rest = {name: value for name, value in given.items() if name != "tokenizer"}
+    texts, tokenizer = effective("stop_strings", model, given), given.get("tokenizer")
+    if texts is None:
+        return rest
+    if tokenizer is None:
+        raise PlanError("stop_strings needs the tokenizer: ds.generate(..., stop_strings=[...], tokenizer=tokenizer)")
+    criteria = [*(given.get("stopping_criteria") or ()), StopStringCriteria(tokenizer, texts)]
+    return {**rest, "stop_strings": None, "stopping_criteria": StoppingCriteriaList(criteria)}
+
+
+def _brings_cache(model: Any, given: dict[str, Any]) -> bool:
+    """Whether the caller chose the cache; one marked ``scratch`` is only a prompt computed before."""
+    cache = given.get("past_key_values")
+    chosen = effective("cache_implementation", model, given)
+    return chosen is not None or not (cache is None or getattr(cache, "scratch", False))
