@@ -8,8 +8,8 @@ import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.evaluate.shared import can_share, shared_prefix
 
+from ..runtime.helpers import Capture, UpAndDown, closest
 from ..tiny import VARIANTS, VOCAB
-from .helpers import Capture, UpAndDown, closest
 
 PREFIX, STEPS = 20, 10
 SHARED = [name for name in VARIANTS if "sliding" not in name]

@@ -235,7 +235,6 @@ def test_shape_counts_the_weights():
         (torch.ones(1, 3).long(), {"num_beams": 2}, "beam search"),
         (torch.ones(1, 3).long(), {"generation_config": GenerationConfig(num_beams=2)}, "beam search"),
         (torch.ones(1, 3).long(), {"prompt_lookup_num_tokens": 2}, "prompt_lookup_num_tokens"),
-        (torch.ones(1, 3).long(), {"return_dict_in_generate": True}, "return_dict_in_generate"),
         (torch.ones(1, 3).long(), {"backend": "warp"}, "unknown backend 'warp'"),
         (torch.ones(1, 3).long(), {"skipped_kv": "maybe"}, "skipped_kv='maybe'"),
     ],

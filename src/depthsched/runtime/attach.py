@@ -14,7 +14,7 @@ from ..adapters import adapter_for
 from ..errors import AttachError, CacheError
 from ..plan import DepthPlan
 from ..schedule import DepthSchedule, Signals
-from .arguments import refuse_in_attach
+from .arguments import effective, refuse_in_attach
 from .cache import refuse_holes
 from .depths import DepthLayers
 from .gate import LayerGate, Pass, unplanned
@@ -107,9 +107,10 @@ class Attachment:
         ids = given.get("input_ids", given.get("inputs"))
         if ids is None or ids.dim() != 2 or ids.is_floating_point():
             return 0
+        prompt = int(ids.shape[1])
         check_ids(self._adapter, ids)
-        check_lengths(self._adapter, ids.shape[1])
-        return int(ids.shape[1])
+        check_lengths(self._adapter, prompt, effective("max_new_tokens", self.model, given) or 0)
+        return prompt
 
     def _check_acted(self, output: Any, prompt: int) -> None:
         sequences = output if hasattr(output, "shape") else output.sequences
