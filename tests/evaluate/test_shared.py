@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from depthsched.evaluate.prompts import PromptStore, common_length
+from depthsched.evaluate.prefixes import PromptStore, common_length
 
 import depthsched as ds
 from depthsched.adapters import adapter_for

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from depthsched.evaluate.prompts import PromptStore
+from depthsched.evaluate.prefixes import PromptStore
 
 from depthsched.adapters import adapter_for
 from depthsched.evaluate.tasks import load_tasks

@@ -121,19 +121,6 @@ def test_a_mode_that_feeds_several_tokens_is_named(model: Any) -> None:
         greedy(model, prompt(1, 5), 3, custom_generate=several)
 
 
-@pytest.mark.parametrize("way", ["generate", "attach"])
-@pytest.mark.parametrize("bad", [VOCAB, VOCAB + 7, -1])
-def test_token_ids_outside_the_vocabulary(model: Any, way: str, bad: int) -> None:
-    ids = prompt(1, 5)["input_ids"].clone()
-    ids[0, 3] = bad
-    with pytest.raises(PlanError, match=rf"token id {bad} is not in the model's vocabulary of {VOCAB}"):
-        if way == "generate":
-            ds.generate(model, ids, PLAN, max_new_tokens=3)
-        else:
-            with ds.attach(model, PLAN):
-                model.generate(ids, max_new_tokens=3)
-
-
 def attached(model: Any, ids: torch.Tensor, tokens: int) -> Any:
     with ds.attach(model, "constant:depth=5"):
         return model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
@@ -141,6 +128,15 @@ def attached(model: Any, ids: torch.Tensor, tokens: int) -> Any:
 
 def ours(model: Any, ids: torch.Tensor, tokens: int) -> Any:
     return ds.generate(model, ids, "constant:depth=5", max_new_tokens=tokens, do_sample=False).sequences
+
+
+@pytest.mark.parametrize("run", [attached, ours])
+@pytest.mark.parametrize("bad", [VOCAB, VOCAB + 7, -1])
+def test_token_ids_outside_the_vocabulary(model: Any, run: Callable[..., Any], bad: int) -> None:
+    ids = prompt(1, 5)["input_ids"].clone()
+    ids[0, 3] = bad
+    with pytest.raises(PlanError, match=rf"token id {bad} is not in the model's vocabulary of {VOCAB}"):
+        run(model, ids, 3)
 
 
 @pytest.mark.parametrize("run", [attached, ours])
