@@ -15,14 +15,14 @@ ROOT = Path(depthsched.__file__).parent
 
 # From left to right: idea, plan, model, run, judge, show. A part may import what stands left of it or with it.
 FLOW = [
-    {"errors"},
-    {"settings", "bridge"},
+    {"errors", "text"},
+    {"files", "stats", "settings", "bridge", "encoding"},
     {"schedule", "shape"},
     {"schedules", "order", "hookspecs", "profile"},
     {"plugins"},
     {"planspec"},
     {"plan"},
-    {"budget", "adapters", "models", "scaffold"},
+    {"budget", "adapters", "models", "environment", "scaffold"},
     {"runtime"},
     {"hf"},
     {"score"},
@@ -35,6 +35,9 @@ PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
 LATE = {("plugins", "adapters"), ("adapters", "plugins")}
 NO_TORCH = {
     "errors",
+    "text",
+    "files",
+    "stats",
     "settings",
     "schedule",
     "shape",

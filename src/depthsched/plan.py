@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import operator
 from collections.abc import Callable, Mapping
@@ -14,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import PlanError, ProfileError
+from .files import digest
 from .order import LayerOrder, keep_layers
 from .planspec import parse_plan
 from .plugins import parse_schedule
 from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
 from .shape import ModelShape, cost_ratio
+from .text import sparkline
 
 if TYPE_CHECKING:
     from .bridge import Bridges
 
 __all__ = ["DepthPlan", "cost_ratio", "parse_plan", "plan"]
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
@@ -203,15 +203,14 @@ class DepthPlan:
         """A stable hash of what runs: equal plans have it equal in every process and version."""
         content = [self.num_layers, self.horizon, self.depths, self.drop_order, self.adaptive and self.schedule]
         content += [self.profile.digest] if self.profile else []
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return digest(json.dumps(content))
 
     def __hash__(self) -> int:
         return int(self.digest, 16)
 
     def to_text(self, width: int = 64) -> str:
         """The depth curve as one line of block characters, each the mean of its share of the steps."""
-        means = [np.mean(chunk) for chunk in np.array_split(self.depths, min(width, self.horizon))]
-        return "".join(_BARS[min(int(m / self.num_layers * len(_BARS)), len(_BARS) - 1)] for m in means)
+        return sparkline(self.depths, self.num_layers, width)
 
 
 def plan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,12 +10,14 @@ from typing import Any
 
 import torch
 
+from ..environment import machine, versions
 from ..plan import DepthPlan
 from ..runtime.run import Run, generate
 from ..shape import ModelShape
+from ..stats import Interval
 from .clock import StepClock, copy_bandwidth, peak_bytes, reset_peak
 from .overhead import scheduling_seconds
-from .results import BenchResult, BenchRow, Interval
+from .results import BenchResult, BenchRow
 
 BASELINE = "transformers"
 
@@ -175,18 +176,11 @@ def _shape(model: Any) -> ModelShape:
 
 
 def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, Any]:
-    import transformers
-
-    from ..plugins import version
-
     device = model.device
-    machine = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cores()}-core {platform.machine()} CPU"
-    )
     return {
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device.type,
-        "machine": machine,
+        "machine": machine(device),
         "threads": torch.get_num_threads(),
         "tokens": tokens,
         "repeats": repeats,
@@ -194,11 +188,5 @@ def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, An
         "prompt_tokens": inputs["input_ids"].shape[1],
         "copy_gb_per_s": copy_bandwidth(device) / 1e9,
         "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "versions": {"depthsched": version(), "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": versions(),
     }
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1

@@ -117,15 +117,15 @@ def _row(result: ScoreResult, constant: ScoreResult) -> dict[str, Any]:
 
     def less(name: str) -> dict[str, Any]:
         pairs = zip(result.per_prompt, constant.per_prompt, strict=True)
-        return interval([getattr(a, name) - getattr(b, name) for a, b in pairs], counts)._asdict()
+        return interval([getattr(a, name) - getattr(b, name) for a, b in pairs], counts).to_json()
 
     quarter = max(len(result.per_step) // 4, 1)
     return {
         "schedule": result.schedule,
         "mean_depth": result.mean_depth,
         "bytes_speedup": result.bytes_speedup,
-        "kl": result.kl._asdict(),
-        "agreement": result.agreement._asdict(),
+        "kl": result.kl.to_json(),
+        "agreement": result.agreement.to_json(),
         "kl_less_constant": less("kl"),
         "agreement_less_constant": less("agreement"),
         "kl_first_quarter": _mean(result.per_step[:quarter]),
