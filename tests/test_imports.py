@@ -17,7 +17,7 @@ ROOT = Path(depthsched.__file__).parent
 FLOW = [
     {"errors", "text"},
     {"files", "stats", "settings", "bridge", "encoding"},
-    {"schedule", "shape"},
+    {"schedule", "cost"},
     {"schedules", "order", "hookspecs", "profile"},
     {"plugins"},
     {"planspec"},
@@ -40,7 +40,7 @@ NO_TORCH = {
     "stats",
     "settings",
     "schedule",
-    "shape",
+    "cost",
     "schedules",
     "order",
     "hookspecs",

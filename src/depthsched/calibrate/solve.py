@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..budget import schedule_for_budget
+from ..cost import ModelShape
 from ..errors import SettingsError
 from ..files import write_figure
 from ..plan import DepthPlan, plan
 from ..profile import Profile
-from ..shape import ModelShape
 from .judge import Quality
 
 FAMILIES = ("constant", "d3", "linear", "step")

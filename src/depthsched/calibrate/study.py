@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..adapters import Adapter, adapter_for
+from ..cost import Cost
 from ..errors import DepthschedError, SettingsError
 from ..plan import DepthPlan, plan
 from ..profile import Profile
 from ..score import Sample, ScoreResult, load_samples, score
 from ..score.result import interval
-from ..score.scorer import bytes_speedup
 from .solve import Frontier
 
 FAMILIES = ("d3", "d3:start=32", "linear", "step")
@@ -109,7 +109,7 @@ def _arms(
 
 def _bytes(adapter: Adapter, resolved: DepthPlan, samples: Sequence[Sample]) -> float:
     runs = [(len(s.prompt), [resolved.depth(i) for i in range(1, len(s.completion))]) for s in samples]
-    return bytes_speedup(adapter, resolved, runs)
+    return sum((resolved.cost(adapter.shape(), depths, n) for n, depths in runs), Cost()).ratio
 
 
 def _row(result: ScoreResult, constant: ScoreResult) -> dict[str, Any]:
