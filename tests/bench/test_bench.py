@@ -48,7 +48,14 @@ def test_theory_and_what_arrived_of_it(result: BenchResult) -> None:
     assert five.mean_depth == 5
     assert five.theoretical_layers == LAYERS / 5
     shape = adapter_for(make_tiny("llama")).shape()
-    moved = [sum(shape.step_bytes(d, 6 + i, 2) for i in range(1, 8)) for d in (LAYERS, 5)]
+    per_token = 2 * shape.kv_values * shape.kv_bytes  # two rows
+    moved = [
+        sum(
+            (d * shape.layer_params + shape.head_params) * shape.weight_bytes + d * (6 + i) * per_token
+            for i in range(1, 8)
+        )
+        for d in (LAYERS, 5)
+    ]
     assert five.theoretical_bytes == pytest.approx(moved[0] / moved[1])
     assert five.realised == pytest.approx(five.speedup_vs_full.median / five.theoretical_bytes)
     assert full.equal_tokens == 1.0

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from depthsched.evaluate.prefixes import PromptStore, common_length
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
+from depthsched.evaluate.prefixes import PromptStore, common_length
 from depthsched.evaluate.shared import can_share, shared_prefix
 
 from ..runtime.helpers import Capture, UpAndDown, closest

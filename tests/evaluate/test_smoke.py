@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from depthsched.evaluate.prefixes import PromptStore
 
 from depthsched.adapters import adapter_for
+from depthsched.evaluate.prefixes import PromptStore
 from depthsched.evaluate.tasks import load_tasks
 
 pytestmark = [pytest.mark.slow]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from depthsched.cli.doctor import BROWSERS, versions
+from depthsched.environment import BROWSERS, versions
 from depthsched.report.data import read_report
 from depthsched.report.html import save_report
 from depthsched.sweep import Store, read_grid, run_sweep

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from depthsched.cli.doctor import BROWSERS
+from depthsched.environment import BROWSERS
 
 from .conftest import FLAGS
 

@@ -10,9 +10,9 @@ import torch
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
+from depthsched.encoding import left_padded
 from depthsched.errors import PlanError, SettingsError
-from depthsched.score import Prompt, Sample, own_answers, read_prompts, score
-from depthsched.score.answers import left_padded
+from depthsched.score import Interval, Prompt, Sample, own_answers, read_prompts, score
 from depthsched.score.metrics import compare_logits
 from depthsched.score.result import interval
 
@@ -86,7 +86,7 @@ def test_groups_add_up_and_json_is_json() -> None:
 
 
 def test_an_interval_is_that_of_whole_prompts() -> None:
-    assert interval([2.0], [4]) == (0.5, None, None)
+    assert interval([2.0], [4]) == Interval(0.5, None, None, "mean")
     rng = np.random.default_rng(0)
     counts = rng.integers(50, 100, 40)
     wide = interval((counts * rng.normal(1, 0.5, 40)).tolist(), counts.tolist())

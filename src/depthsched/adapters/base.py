@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..cost import ModelShape
 from ..errors import ModelError
-from ..shape import ModelShape
 
 if TYPE_CHECKING:  # `depthsched list` names the adapters without the seconds that torch takes to import
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..shape import ModelShape
+from ..cost import ModelShape
 from .base import Adapter
 from .families import LLAMA_FAMILIES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import SettingsError
+from ..files import write_figure
 from .results import BenchResult
 
 
@@ -22,16 +22,14 @@ def save_chart(result: BenchResult, path: Path) -> None:
     figure = Figure(figsize=(8, 0.4 * len(rows) + 1.2), layout="constrained")
     axes = figure.subplots()
     middles = [row.tokens_per_second.median for row in rows]
+    bounds = [row.tokens_per_second.bounds for row in rows]
     errors = [
-        [max(m - row.tokens_per_second.low, 0) for m, row in zip(middles, rows, strict=True)],
-        [max(row.tokens_per_second.high - m, 0) for m, row in zip(middles, rows, strict=True)],
+        [max(m - low, 0) for m, (low, _) in zip(middles, bounds, strict=True)],
+        [max(high - m, 0) for m, (_, high) in zip(middles, bounds, strict=True)],
     ]
     kinds = sorted({row.backend for row in rows})
     colours = [f"C{kinds.index(row.backend)}" for row in rows]
     axes.barh([f"{row.plan} ({row.backend})" for row in rows], middles, xerr=errors, color=colours)
     axes.set_xlabel("tokens per second, median and 95% interval")
     axes.set_title(f"{result.context.get('model', '')}, {result.context['dtype']}, {result.context['machine']}")
-    try:
-        figure.savefig(path, format="png", dpi=120)
-    except OSError as error:
-        raise SettingsError(f"cannot write {path}: {error.strerror}") from error
+    write_figure(path, figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,13 +10,15 @@ from typing import Any
 
 import torch
 
+from ..cost import ModelShape
+from ..environment import machine, versions
 from ..plan import DepthPlan
 from ..runtime.generate import generate
 from ..runtime.run import Run
-from ..shape import ModelShape
+from ..stats import Interval
 from .clock import StepClock, copy_bandwidth, peak_bytes, reset_peak
 from .overhead import scheduling_seconds
-from .results import BenchResult, BenchRow, Interval
+from .results import BenchResult, BenchRow
 
 BASELINE = "transformers"
 
@@ -27,6 +28,7 @@ class _Arm:
     """One thing that is compared, and what its runs showed."""
 
     name: str
+    plan: DepthPlan
     backend: str
     run: Callable[[], tuple[float, Any, Run | None]]
     seconds: list[float] = field(default_factory=list)
@@ -68,10 +70,10 @@ def compare(
         Told the name of every run before it starts.
     """
     options = {"max_new_tokens": tokens, "do_sample": False}
-    arms = [_Arm("full", BASELINE, lambda: _transformers(model, inputs, options))] if baseline else []
+    arms = [_Arm("full", plans["full"], BASELINE, lambda: _transformers(model, inputs, options))] if baseline else []
     for backend in backends:
         for name, plan in plans.items():
-            arms.append(_Arm(name, backend, lambda p=plan, b=backend: _ours(model, inputs, p, b, options)))  # type: ignore[misc]
+            arms.append(_Arm(name, plan, backend, lambda p=plan, b=backend: _ours(model, inputs, p, b, options)))  # type: ignore[misc]
     with _without_end(model):
         _measure(arms, repeats, model.device, progress)
     found = _context(model, inputs, tokens, repeats) | dict(context or {})
@@ -126,11 +128,7 @@ def _rows(arms: list[_Arm], shape: ModelShape, inputs: Any, tokens: int) -> tupl
         speedup = _ratio(full, arm)
         run = arm.record
         depths = run.trace.decode_depths if run else [shape.num_layers] * (tokens - 1)
-        written = [(shape.num_layers - d) * run.wrote_kv if run else 0 for d in depths]
-        moved = sum(
-            shape.step_bytes(d, prompt + i, batch, w) for i, (d, w) in enumerate(zip(depths, written, strict=True), 1)
-        )
-        theory = run.bytes_speedup if run else 1.0
+        cost = run.cost if run else arm.plan.cost(shape, depths, prompt, batch=batch)
         typical = Interval.of(arm.seconds).median
         rows.append(
             BenchRow(
@@ -140,12 +138,12 @@ def _rows(arms: list[_Arm], shape: ModelShape, inputs: Any, tokens: int) -> tupl
                 batch=batch,
                 mean_depth=sum(depths) / len(depths),
                 theoretical_layers=run.layer_speedup if run else 1.0,
-                theoretical_bytes=theory,
+                theoretical_bytes=cost.ratio,
                 tokens_per_second=Interval.of([batch * len(depths) / s for s in arm.seconds]),
                 speedup_vs_full=speedup,
-                realised=speedup.median / theory,
+                realised=speedup.median / cost.ratio,
                 vs_transformers=_ratio(base, arm) if base else None,
-                gb_per_s=moved / typical / 1e9,
+                gb_per_s=cost.total / typical / 1e9,
                 peak_memory_bytes=arm.peak,
                 compile_seconds=arm.compiling,
                 warmup_seconds=arm.warmup,
@@ -176,18 +174,11 @@ def _shape(model: Any) -> ModelShape:
 
 
 def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, Any]:
-    import transformers
-
-    from ..plugins import version
-
     device = model.device
-    machine = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cores()}-core {platform.machine()} CPU"
-    )
     return {
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device.type,
-        "machine": machine,
+        "machine": machine(device),
         "threads": torch.get_num_threads(),
         "tokens": tokens,
         "repeats": repeats,
@@ -195,11 +186,5 @@ def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, An
         "prompt_tokens": inputs["input_ids"].shape[1],
         "copy_gb_per_s": copy_bandwidth(device) / 1e9,
         "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "versions": {"depthsched": version(), "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": versions(),
     }
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..encoding import encode, model_inputs
+
 _PROMPTS = (
     "Explain in three sentences why the sky is blue.",
     "Write a short story about a lighthouse keeper who finds a map.",
@@ -14,13 +16,4 @@ _PROMPTS = (
 
 def bench_inputs(tokenizer: Any, batch: int, device: Any) -> dict[str, Any]:
     """``input_ids`` and ``attention_mask`` of prompts of different length, ``[batch, tokens]``, padded on the left."""
-    texts = [_PROMPTS[row % len(_PROMPTS)] for row in range(batch)]
-    if tokenizer.chat_template is not None:
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
-            )
-            for text in texts
-        ]
-    encoded = tokenizer(texts, return_tensors="pt", padding=True)
-    return {k: encoded[k].to(device) for k in ("input_ids", "attention_mask")}
+    return model_inputs([encode(tokenizer, _PROMPTS[row % len(_PROMPTS)]) for row in range(batch)], device)

@@ -51,7 +51,7 @@ def long_run(model: Any, inputs: Any, plan: str, backend: str, tokens: int, bloc
     for peak, first in zip(memory.peaks, range(0, tokens, block), strict=False):
         steps = run.trace.steps[max(first, 1) : first + block]
         seconds = sum(step.seconds for step in steps)
-        moved = sum(shape.step_bytes(step.depth, run.prompt_tokens + step.step) for step in steps)
+        moved = run.cost.scheduled[max(first, 1) - 1 : first + block - 1].sum()
         blocks.append(
             {
                 "tokens": first + block,

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .results import BenchResult, BenchRow, Interval
+from ..stats import Interval
+from .results import BenchResult, BenchRow
 
 _INTRO = """# Speed
 

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..errors import SettingsError
+from ..stats import Interval
 
-_RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A median and its 95% bootstrap interval."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """The interval of a sample; the resampling is seeded, so equal samples give equal intervals."""
-        sample = np.asarray(values, dtype=float)
-        picks = np.random.default_rng(0).integers(len(sample), size=(_RESAMPLES, len(sample)))
-        low, high = np.quantile(np.median(sample[picks], axis=1), [0.025, 0.975])
-        return cls(float(np.median(sample)), float(low), float(high))
+_INTERVALS = ("tokens_per_second", "speedup_vs_full", "vs_transformers")
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,7 @@ class BenchRow:
     vs_transformers : Interval or None
         Over transformers' ``generate`` at full depth, pair by pair; None without that baseline.
     gb_per_s : float
-        Bytes that the steps had to move, in 1e9 a second.
+        Bytes that the steps had to move, in 1e9 per second.
     peak_memory_bytes : int
     compile_seconds, warmup_seconds : float
         Of the first run, which is not measured; the second includes the first.
@@ -81,6 +63,10 @@ class BenchRow:
     equal_tokens: float | None = None
     overhead: float | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; intervals are ``{median, low, high}``."""
+        return {name: value.to_json() if isinstance(value, Interval) else value for name, value in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class BenchResult:
@@ -101,7 +87,7 @@ class BenchResult:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
-        return {"command": self.command, **self.context, "rows": [asdict(row) for row in self.rows]}
+        return {"command": self.command, **self.context, "rows": [row.to_json() for row in self.rows]}
 
     @classmethod
     def from_json(cls, text: str) -> BenchResult:
@@ -121,7 +107,7 @@ class BenchResult:
 
 
 def _row(values: dict[str, Any]) -> BenchRow:
-    for name in ("tokens_per_second", "speedup_vs_full", "vs_transformers"):
+    for name in _INTERVALS:
         if values[name] is not None:
-            values[name] = Interval(**values[name])
+            values[name] = Interval.from_json(values[name])
     return BenchRow(**values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from ..adapters import adapter_for
 from ..errors import PlanError
+from ..files import digest
 from ..plan import DepthPlan
 from ..profile import Profile, model_identity, save_profile
 from ..score.answers import Sample
@@ -71,7 +71,7 @@ def calibrate(
         raise PlanError(f"calibration needs at least 4 prompts with answers of two tokens or more, not {len(usable)}")
     key = {
         "model": model_identity(model, name),
-        "data": hashlib.sha256(json.dumps([dataclasses.astuple(s) for s in usable]).encode()).hexdigest(),
+        "data": digest(json.dumps([dataclasses.astuple(s) for s in usable]), 64),
         "options": dataclasses.asdict(options),
     }
     folder = Path(out).expanduser()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..adapters import Adapter
-from ..profile import write_atomic
+from ..files import write_atomic
 from ..score.answers import Sample
 from ..score.scorer import batches
 from ..score.staircase import Staircase

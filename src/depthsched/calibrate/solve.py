@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..budget import schedule_for_budget
+from ..cost import ModelShape
 from ..errors import SettingsError
+from ..files import write_figure
 from ..plan import DepthPlan, plan
 from ..profile import Profile
-from ..shape import ModelShape
 from .judge import Quality
 
 FAMILIES = ("constant", "d3", "linear", "step")
@@ -195,5 +196,4 @@ def save_frontier(points: Sequence[Point], chosen: Point | None, path: Path) -> 
             axes.plot([chosen.bytes_speedup], [getattr(chosen, name)], marker="*", markersize=14, color="tab:red")
         axes.set(xlabel="speed-up in bytes", ylabel=label)
         axes.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..adapters import Adapter, adapter_for
+from ..cost import Cost
 from ..errors import DepthschedError, SettingsError
 from ..plan import DepthPlan, plan
 from ..profile import Profile
 from ..score import Sample, ScoreResult, load_samples, score
 from ..score.result import interval
-from ..score.scorer import bytes_speedup
 from .solve import Frontier
 
 FAMILIES = ("d3", "d3:start=32", "linear", "step")
@@ -109,7 +109,7 @@ def _arms(
 
 def _bytes(adapter: Adapter, resolved: DepthPlan, samples: Sequence[Sample]) -> float:
     runs = [(len(s.prompt), [resolved.depth(i) for i in range(1, len(s.completion))]) for s in samples]
-    return bytes_speedup(adapter, resolved, runs)
+    return sum((resolved.cost(adapter.shape(), depths, n) for n, depths in runs), Cost()).ratio
 
 
 def _row(result: ScoreResult, constant: ScoreResult) -> dict[str, Any]:
@@ -117,15 +117,15 @@ def _row(result: ScoreResult, constant: ScoreResult) -> dict[str, Any]:
 
     def less(name: str) -> dict[str, Any]:
         pairs = zip(result.per_prompt, constant.per_prompt, strict=True)
-        return interval([getattr(a, name) - getattr(b, name) for a, b in pairs], counts)._asdict()
+        return interval([getattr(a, name) - getattr(b, name) for a, b in pairs], counts).to_json()
 
     quarter = max(len(result.per_step) // 4, 1)
     return {
         "schedule": result.schedule,
         "mean_depth": result.mean_depth,
         "bytes_speedup": result.bytes_speedup,
-        "kl": result.kl._asdict(),
-        "agreement": result.agreement._asdict(),
+        "kl": result.kl.to_json(),
+        "agreement": result.agreement.to_json(),
         "kl_less_constant": less("kl"),
         "agreement_less_constant": less("agreement"),
         "kl_first_quarter": _mean(result.per_step[:quarter]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bridge import Bridge
-from ..profile import write_atomic
+from ..files import digest, write_atomic, write_json
 
 
 class Units:
@@ -27,11 +26,11 @@ class Units:
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder = folder
         text = json.dumps(key, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        key_digest = digest(text, 64)
         marker = folder / "key"
-        if not marker.is_file() or marker.read_text() != digest:
+        if not marker.is_file() or marker.read_text() != key_digest:
             shutil.rmtree(folder, ignore_errors=True)
-            write_atomic(marker, digest.encode())
+            write_atomic(marker, key_digest.encode())
 
     def value(self, name: str, compute: Callable[[], Any]) -> Any:
         """A JSON value, computed only if it is not there."""
@@ -40,7 +39,7 @@ class Units:
             return json.loads(path.read_text())
         except (OSError, ValueError):
             value = json.loads(json.dumps(compute()))  # what a resumed run would read
-            write_atomic(path, json.dumps(value).encode())
+            write_json(path, value)
             return value
 
     def bridges(
@@ -59,7 +58,7 @@ class Units:
                     for part in ("weight", "bias")
                 }
             )
-            write_atomic(self.folder / f"{name}.about.json", json.dumps(about).encode())
+            write_json(self.folder / f"{name}.about.json", about)
             write_atomic(path, data)
         tensors = load(path.read_bytes())
         about = json.loads((self.folder / f"{name}.about.json").read_text())

@@ -11,6 +11,7 @@ import typer
 
 from .. import plugins
 from ..errors import DepthschedError
+from ..text import one_line
 from . import bench, calibrate, check, doctor, eval, generate, new, report, score, show, sweep
 from . import list as list_command
 
@@ -68,5 +69,5 @@ def _run(args: list[str] | None) -> int:
 
 
 def _fail(message: Any, code: int) -> int:
-    print(f"depthsched: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"depthsched: {one_line(message, 5000)}", file=sys.stderr)
     return code

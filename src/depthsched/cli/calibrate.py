@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .doctor import versions
+from ..environment import versions
 from .output import DeviceOption, JsonOption, ModelOption, console, notes, print_json, table
 from .score import load_samples
 

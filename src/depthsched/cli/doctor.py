@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import os
 import platform
-import shutil
 from typing import NamedTuple
 
 import typer
 from rich.markup import escape
 
 from .. import models, plugins
-from ..errors import ModelError
+from ..environment import BROWSERS, COMPILERS, installed, machine, program, versions
+from ..errors import ModelError, SettingsError
+from ..files import cache_folder
 from .output import JsonOption, console, print_json, table
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Finding(NamedTuple):
@@ -43,20 +40,9 @@ def doctor(json: JsonOption = False) -> None:
     console().print(rows)
 
 
-def versions() -> dict[str, str]:
-    """Versions that a result should carry."""
-    found = {"depthsched": plugins.version(), "python": platform.python_version()}
-    for package in ("torch", "transformers", "numpy"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "missing"
-    return found
-
-
 def _packages() -> list[Finding]:
     found = [Finding(name, version != "missing", version) for name, version in versions().items()]
-    return [*found, Finding("platform", True, f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}")]
+    return [*found, Finding("platform", True, f"{machine()}, {platform.system()}")]
 
 
 def _plugins() -> list[Finding]:
@@ -74,12 +60,10 @@ def _embedded() -> Finding:
 
 
 def _cache() -> Finding:
-    folder = models.cache_dir()
-    parent = next(p for p in (folder, *folder.parents) if p.exists())
-    writable = os.access(parent, os.W_OK)
-    return Finding(
-        "cache folder", writable, f"{folder}" if writable else f"{folder} cannot be written; set {models.CACHE}"
-    )
+    try:
+        return Finding("cache folder", True, str(cache_folder()))
+    except SettingsError as error:
+        return Finding("cache folder", False, str(error))
 
 
 def _gpu() -> Finding:
@@ -92,12 +76,12 @@ def _gpu() -> Finding:
 
 def _programs() -> list[Finding]:
     needs = {
-        "C++ compiler": (("g++", "clang++"), "install g++ for compiled backends"),
+        "C++ compiler": (COMPILERS, "install g++ for compiled backends"),
         "Chromium": (BROWSERS, "only the tests of reports need it: apt-get install chromium"),
     }
     found = []
     for name, (programs, advice) in needs.items():
-        path = next(filter(None, map(shutil.which, programs)), None)
+        path = program(*programs)
         found.append(Finding(name, path is not None, path or advice))
     return found
 
@@ -107,7 +91,7 @@ def _extras() -> list[Finding]:
     needs = {"eval": ("lm_eval", "depthsched eval"), "ray": ("ray", "depthsched sweep --ray")}
     found = []
     for extra, (package, command) in needs.items():
-        there = importlib.metadata.version(package) if importlib.util.find_spec(package) else ""
+        there = installed(package) if importlib.util.find_spec(package) else None
         advice = f"{command} needs it: pip install 'depthsched[{extra}]'"
-        found.append(Finding(f"extra {extra}", bool(there), f"{package} {there}" if there else advice))
+        found.append(Finding(f"extra {extra}", there is not None, f"{package} {there}" if there else advice))
     return found

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..environment import versions
 from ..errors import SettingsError
+from ..files import writable_folder, write_json
 from ..plan import parse_plan
-from .doctor import versions
 from .output import (
     DeviceOption,
     DtypeOption,
@@ -63,8 +64,10 @@ def evaluate(
         parse_plan(spec, order, profile)  # before the model, so that a typo costs no loading
     if batch < 1:
         raise SettingsError(f"--batch {batch} must be at least 1")
+    if out is not None:
+        writable_folder(out, "give another --out")
     _quiet()
-    from ..evaluate.run import Evaluation, write_json
+    from ..evaluate.run import Evaluation
 
     options: dict[str, Any] = {
         "data": data, "limit": limit, "max_new_tokens": max_new_tokens, "profile": profile, "order": order,

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..encoding import encode, model_inputs
+from ..environment import versions
 from ..errors import SettingsError
 from ..plan import parse_plan
 from . import generate_view as view
-from .doctor import versions
 from .output import (
     DeviceOption,
     DtypeOption,
@@ -61,7 +62,7 @@ def generate(
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
         loaded, tokenizer = load_quietly(model, dtype, device)
-    inputs = _encode(tokenizer, text, raw)
+    inputs = model_inputs([encode(tokenizer, text, raw=raw)])
     options = {"max_new_tokens": max_new_tokens, "skipped_kv": skipped_kv, "force": force, **sampling}
     arms: list[dict[str, Any]] = [{"plan": schedule, "order": order, "profile": profile}]
     if compare:
@@ -130,13 +131,6 @@ def _check_numbers(max_new_tokens: int, seed: int) -> None:
         raise SettingsError(f"--max-new-tokens {max_new_tokens} must be at least 1")
     if not 0 <= seed < 2**63:
         raise SettingsError(f"--seed {seed} must be between 0 and 2**63 - 1")
-
-
-def _encode(tokenizer: Any, text: str, raw: bool) -> Any:
-    if raw or tokenizer.chat_template is None:
-        return tokenizer(text, return_tensors="pt")
-    turns = [{"role": "user", "content": text}]
-    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 
 
 def _run(

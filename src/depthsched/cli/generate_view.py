@@ -12,11 +12,11 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ..text import block
 from .output import console, table
 
 # From few layers (warm) to all of them (cool): one colour for each share of the depth.
 _COLOURS = ("#dc2626", "#ea580c", "#d97706", "#65a30d", "#0891b2", "#2563eb")
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 class _TokenBar:
@@ -80,8 +80,7 @@ def depth_strip(depths: list[int], num_layers: int) -> Text:
     strip, lowest = Text("depth "), min(depths)
     for depth in depths:
         share = (depth - lowest) / max(num_layers - lowest, 1)  # the blocks span the depths that occur
-        block = _BARS[round(share * (len(_BARS) - 1))]
-        strip.append(block, style=colour(depth, num_layers))
+        strip.append(block(share), style=colour(depth, num_layers))
     strip.append("\n      " + " ".join(f"{d}x{len(list(group))}" for d, group in groupby(depths)), style="dim")
     return strip
 

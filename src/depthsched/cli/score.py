@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..environment import versions
 from ..plan import parse_plan
-from .doctor import versions
 from .output import (
     DeviceOption,
     DtypeOption,

@@ -10,6 +10,7 @@ import typer
 from ..budget import schedule_for_budget
 from ..plan import DepthPlan, plan
 from ..planspec import parse_plan, split_plan
+from ..text import ranges
 from .output import JsonOption, OrderOption, ProfileOption, console, print_json, table
 
 _LAYERS = 32
@@ -83,14 +84,3 @@ def _print(resolved: DepthPlan) -> None:
             rows.add_row(str(step), str(depth), ranges(sorted(left_out)) or "none")
         before = depth
     out.print(rows)
-
-
-def ranges(numbers: list[int]) -> str:
-    """``[3, 4, 5, 9]`` -> ``3-5 9``."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return " ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from .doctor import versions
+from ..environment import versions
 from .output import JsonOption, console, notes, print_json, quiet_libraries, table
 
 if TYPE_CHECKING:

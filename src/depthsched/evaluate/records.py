@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..runtime.run import Run
 
 
@@ -44,13 +46,8 @@ def row_records(run: Run, lengths: Sequence[int]) -> list[RowRecord]:
     for step in range(1, steps):
         running = sum(end > step for end in ends) or 1
         shares[step] = shares[step - 1] + run.trace.steps[step].seconds / running
-    shape, plan = run.shape, run.plan
-    full, scheduled = [0.0] * steps, [0.0] * steps
-    for step in range(1, steps):
-        context, skipped = run.prompt_tokens + step, shape.num_layers - depths[step]
-        full[step] = full[step - 1] + shape.step_bytes(shape.num_layers, context)
-        written, bridge = skipped * run.wrote_kv, plan.bridge_params(depths[step])
-        scheduled[step] = scheduled[step - 1] + shape.step_bytes(depths[step], context, 1, written, bridge)
+    cost = run.plan.cost(run.shape, run.trace.decode_depths, run.prompt_tokens, writes=run.wrote_kv)
+    full, scheduled = ([0.0, *np.cumsum(each).tolist()] for each in (cost.full, cost.scheduled))
     return [
         RowRecord(
             tokens=tuple(row[:end].tolist()),

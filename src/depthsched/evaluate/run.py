@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
+from ..files import digest, json_digest, write_json
 from ..plan import parse_plan
 from .extra import need_lm_eval
 from .results import EvalRow, Sample, TaskRun, compare_runs
@@ -114,8 +113,7 @@ class Evaluation:
         if self.out is None:
             return self._run(task, plan, progress)
         key = {**self._settings, "task": task, "plan": self._named(plan), "data": _digest(self.data, task)}
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        path = self.out / "samples" / f"{task}-{digest}.json"
+        path = self.out / "samples" / f"{task}-{json_digest(key, 12)}.json"
         if path.is_file():
             return TaskRun.from_json(json.loads(path.read_text(encoding="utf-8")))
         run = self._run(task, plan, progress)
@@ -221,14 +219,6 @@ def _evaluation(
     )  # fmt: skip
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file whole: it is moved in place when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(data), encoding="utf-8")
-    scratch.replace(path)
-
-
 def _load(model: str, dtype: str, device: str) -> tuple[Any, Any, Any]:
     from ..adapters import adapter_for
     from ..models import load_model
@@ -240,7 +230,7 @@ def _load(model: str, dtype: str, device: str) -> tuple[Any, Any, Any]:
 
 def _digest(data: str | Path | None, task: str) -> str | None:
     """What the local file of a task holds: another file under the same name is another evaluation."""
-    return hashlib.sha256(local_file(task, Path(data)).read_bytes()).hexdigest()[:16] if data is not None else None
+    return digest(local_file(task, Path(data)).read_bytes()) if data is not None else None
 
 
 def _samples(logged: Sequence[dict[str, Any]], lm: Any) -> tuple[str, tuple[Sample, ...]]:

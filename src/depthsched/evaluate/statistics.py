@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-CONFIDENCE = 0.95
+from ..stats import CONFIDENCE, bootstrap
+
 POWER = 0.8
 TOLERANCE = 0.05
 """A drop of this size matters to people who read scores: what a sample must be able to exclude."""
@@ -140,19 +141,9 @@ def detectable(diff: np.ndarray, *, binary: bool) -> float:
 
 
 def _bootstrap(diff: np.ndarray, seed: int) -> tuple[float, float]:
-    from scipy.stats import bootstrap
-
     if np.ptp(diff) == 0:
         return float(diff[0]), float(diff[0])
-    found = bootstrap(
-        (diff,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    return bootstrap(lambda x: x.mean(axis=-1), diff, resamples=_RESAMPLES, seed=seed)
 
 
 def _adjusted_wald(wins: int, losses: int, n: int) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import PlanError
+from ..files import write_figure
 from ..plan import DepthPlan
 
 
@@ -13,7 +13,7 @@ def save_curve(plan: DepthPlan, path: Path | str) -> None:
 
     Raises
     ------
-    PlanError
+    SettingsError
         The file cannot be written.
     """
     import numpy as np
@@ -35,7 +35,4 @@ def save_curve(plan: DepthPlan, path: Path | str) -> None:
         f"{plan.schedule} @ {plan.order}: mean depth {plan.mean_depth:.1f} of {plan.num_layers}", fontsize=10
     )
     axes.legend(loc="upper right")
-    try:
-        figure.savefig(path, dpi=120, format="png")
-    except OSError as error:
-        raise PlanError(f"cannot write {path}: {error.strerror or error}") from error
+    write_figure(Path(path), figure)

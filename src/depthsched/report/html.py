@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
-from ..profile import write_atomic
+from ..files import write_atomic
 from .charts import DARK, LIGHT, draw_curves, draw_frontier, draw_tasks, to_png, to_svg
 from .tables import tables
 
@@ -39,7 +39,6 @@ def save_report(data: Mapping[str, Any], folder: str | Path) -> list[Path]:
     try:
         for path, content in files:
             write_atomic(path, content)
-            path.chmod(0o644)  # for others to read, as any page
     except OSError as error:
         raise SettingsError(f"cannot write the report to {folder}: {error.strerror}") from error
     return [path for path, _ in files]

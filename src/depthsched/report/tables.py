@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from typing import Any
 
-_BARS = "▁▂▃▄▅▆▇█"
+from ..text import span, sparkline
+
 _WIDTH = 24
 
 
@@ -106,12 +106,6 @@ def _benches(benches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return _table("Clock", note, columns, ((row, False) for row in rows))
 
 
-def span(value: float, low: float | None, high: float | None, digits: int, sign: bool = False) -> str:
-    """``0.91 (0.90 to 0.92)``."""
-    head = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-    return head if low is None or high is None else f"{head} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def interval(found: Mapping[str, Any], digits: int) -> str:
     """The same of ``{mean or median, low, high}``."""
     return span(found["mean"] if "mean" in found else found["median"], found["low"], found["high"], digits)
@@ -122,7 +116,4 @@ def curve(plan: Mapping[str, Any]) -> str:
     depths, layers = plan["depths"], plan["num_layers"]
     if not depths:
         return "–"
-    width = min(_WIDTH, len(depths))
-    edges = [round(i * len(depths) / width) for i in range(width + 1)]
-    means = [sum(depths[a:b]) / (b - a) for a, b in pairwise(edges)]
-    return "".join(_BARS[min(int(mean / layers * len(_BARS)), len(_BARS) - 1)] for mean in means)
+    return sparkline(depths, layers, _WIDTH)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ..plan import DepthPlan, cost_ratio
-from ..shape import ModelShape
+from ..cost import Cost, ModelShape
+from ..plan import DepthPlan
 from .trace import Trace
 
 
@@ -57,17 +57,15 @@ class Run:
         return self.shape.num_layers / self.trace.mean_depth
 
     @property
+    def cost(self) -> Cost:
+        """Bytes that every decode step moved, and would have moved at full depth."""
+        depths, batch = self.trace.decode_depths, len(self.tokens)
+        return self.plan.cost(self.shape, depths, self.prompt_tokens, batch=batch, writes=self.wrote_kv)
+
+    @property
     def bytes_speedup(self) -> float:
         """Bytes moved at full depth over bytes moved, decode steps only."""
-        return cost_ratio(
-            self.shape.step_bytes,
-            self.trace.decode_depths,
-            self.shape,
-            self.prompt_tokens,
-            batch=len(self.tokens),
-            writes=self.wrote_kv,
-            bridge_params=self.plan.bridge_params,
-        )
+        return self.cost.ratio
 
     @property
     def tokens_per_second(self) -> float:

@@ -1,9 +1,10 @@
 """Scoring: what a plan costs in quality against full depth, teacher-forced on known completions."""
 
+from ..stats import Interval
 from .answers import Sample, own_answers
 from .load import load_samples
 from .prompts import Prompt, read_prompts
-from .result import Interval, ScoreResult
+from .result import ScoreResult
 from .scorer import score
 from .tokens import TokenMap, token_map
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..errors import SettingsError
-from ..models import cache_dir
-from ..profile import weights_digest, write_atomic
+from ..encoding import encode, model_inputs
+from ..files import cache_dir, cache_folder, digest, write_json
+from ..profile import weights_digest
 from ..runtime.generate import generate
 from .prompts import Prompt
 
@@ -62,6 +59,11 @@ def own_answers(
     -------
     list of Sample
         In the order of the prompts.
+
+    Raises
+    ------
+    SettingsError
+        A prompt has no tokens, or the cache folder cannot be made or written.
     """
     ids = [encode(tokenizer, prompt.text, raw=raw) for prompt in prompts]
     given = [_encode_completion(tokenizer, prompt.completion) for prompt in prompts]
@@ -69,6 +71,8 @@ def own_answers(
     found = [own or (store.get(row) if store else None) for own, row in zip(given, ids, strict=True)]
     # Prompts of like length share a batch, so that little of it is padding.
     missing = sorted((i for i, answer in enumerate(found) if not answer), key=lambda i: len(ids[i]))
+    if missing and store:
+        cache_folder("answers")  # before the work, so that a folder that cannot be written costs none
     for begin in range(0, len(missing), batch):
         rows = missing[begin : begin + batch]
         for i, answer in zip(rows, _answer(model, [ids[i] for i in rows], max_new_tokens), strict=True):
@@ -80,42 +84,20 @@ def own_answers(
     return [Sample(row, (answer or ())[:max_new_tokens]) for row, answer in zip(ids, found, strict=True)]
 
 
-def encode(tokenizer: Any, text: str, *, raw: bool = False) -> tuple[int, ...]:
-    """Token ids of a prompt, through the chat template if the tokenizer has one."""
-    if not raw and getattr(tokenizer, "chat_template", None):
-        chat = [{"role": "user", "content": text}]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    else:
-        ids = tokenizer(text)["input_ids"]
-    if not ids:
-        raise SettingsError("a prompt has no tokens")
-    return tuple(ids)
-
-
 def _encode_completion(tokenizer: Any, text: str | None) -> tuple[int, ...] | None:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text is not None else None
 
 
 def _answer(model: Any, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[tuple[int, ...]]:
-    ids, mask = left_padded(prompts)
     run = generate(
         model,
-        {"input_ids": ids, "attention_mask": mask},
+        model_inputs(prompts),
         "full",
         max_new_tokens=max_new_tokens,
         do_sample=False,
         backend="eager",
     )
     return [_until_end(row, _end_tokens(model)) for row in run.tokens.tolist()]
-
-
-def left_padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of ids as one tensor ``[rows, longest]`` padded on the left, and its mask."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
 
 
 def _end_tokens(model: Any) -> frozenset[int]:
@@ -139,8 +121,8 @@ class _Store:
         self.key = f"{weights_digest(model)} {dtype} {max_new_tokens} greedy"
 
     def _path(self, prompt: Sequence[int]) -> Path:
-        digest = hashlib.sha256(f"{self.key} {list(prompt)}".encode()).hexdigest()
-        return self.folder / digest[:2] / f"{digest[2:34]}.json"
+        name = digest(f"{self.key} {list(prompt)}", 34)
+        return self.folder / name[:2] / f"{name[2:]}.json"
 
     def get(self, prompt: Sequence[int]) -> tuple[int, ...] | None:
         try:
@@ -149,4 +131,4 @@ class _Store:
             return None  # absent or damaged: answer again
 
     def put(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
-        write_atomic(self._path(prompt), json.dumps(list(answer)).encode())
+        write_json(self._path(prompt), list(answer))

@@ -5,20 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ..stats import Interval, bootstrap
+
 METRICS = ("kl", "agreement", "nll_full", "nll")
 _PLAN = ("schedule", "order", "profile", "method", "prompts", "tokens")
-
-
-class Interval(NamedTuple):
-    """A mean and its 95% bootstrap interval over prompts; ``None`` bounds for a single prompt."""
-
-    mean: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,7 @@ class ScoreResult:
             **{name: getattr(self, name) for name in plain},
             "kl": self.kl.mean,
             "agreement": self.agreement.mean,
-            "intervals": {name: getattr(self, name)._asdict() for name in METRICS},
+            "intervals": {name: getattr(self, name).to_json() for name in METRICS},
             "per_depth": [{"depth": g.first, **_values(g)} for g in self.per_depth],
             "per_step": [{"first": g.first, "last": g.last, **_values(g)} for g in self.per_step],
         }
@@ -125,21 +119,10 @@ def interval(sums: Sequence[float], counts: Sequence[int], seed: int = 0) -> Int
     total, tokens = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     mean = float(total.sum() / tokens.sum())
     if len(total) < 2:
-        return Interval(mean, None, None)
+        return Interval(mean, None, None, "mean")
     if np.ptp(total / tokens) == 0:
-        return Interval(mean, mean, mean)
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (total, tokens),
-        lambda t, n, axis: t.sum(axis=axis) / n.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=2000,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+        return Interval(mean, mean, mean, "mean")
+    return Interval(mean, *bootstrap(lambda t, n: t.sum(axis=-1) / n.sum(axis=-1), total, tokens, seed=seed), "mean")
 
 
 def group(first: int, last: int, values: Mapping[str, np.ndarray[Any, Any]], mask: np.ndarray[Any, Any]) -> Group:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ import torch
 from transformers import DynamicCache
 
 from ..adapters import Adapter, adapter_for
+from ..cost import Cost
 from ..errors import PlanError
-from ..plan import DepthPlan, cost_ratio
+from ..plan import DepthPlan
 from ..plan import plan as make_plan
 from ..runtime.eager import EagerBackend
 from ..runtime.policy import check_plan, writes_kv
@@ -179,7 +180,7 @@ def _full_plan(plan: DepthPlan) -> DepthPlan:
 
 
 def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float, method: str) -> ScoreResult:
-    counts = [len(row.depths) for row in rows]
+    shape, counts = adapter.shape(), [len(row.depths) for row in rows]
     values = {name: np.concatenate([row.metrics[i].numpy() for row in rows]) for i, name in enumerate(METRICS)}
     depths = np.concatenate([row.depths for row in rows])
     steps = np.concatenate([np.arange(1, n + 1) for n in counts])
@@ -194,7 +195,7 @@ def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float,
         tokens=sum(counts),
         **{name: interval(sums[name], counts) for name in METRICS},
         mean_depth=float(depths.mean()),
-        bytes_speedup=bytes_speedup(adapter, plan, [(row.prompt_tokens, row.depths) for row in rows]),
+        bytes_speedup=sum((plan.cost(shape, row.depths, row.prompt_tokens) for row in rows), Cost()).ratio,
         per_depth=tuple(group(d, d, values, depths == d) for d in sorted(set(depths.tolist()), reverse=True)),
         per_step=tuple(group(int(a), int(b) - 1, values, (steps >= a) & (steps < b)) for a, b in pairwise(edges)),
         per_prompt=tuple(
@@ -203,29 +204,3 @@ def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float,
         ),
         seconds=seconds,
     )
-
-
-def bytes_speedup(adapter: Adapter, plan: DepthPlan, runs: Iterable[tuple[int, Sequence[int]]]) -> float:
-    """Bytes at full depth over bytes under the plan, of all decode steps of some runs, each decoded alone.
-
-    Parameters
-    ----------
-    adapter : Adapter
-    plan : DepthPlan
-    runs : iterable of (int, sequence of int)
-        Length of the prompt, and the depth of each decode step.
-    """
-    shape = adapter.shape()
-    full = scheduled = 0.0
-    for prompt_tokens, depths in runs:
-        one = sum(shape.step_bytes(shape.num_layers, prompt_tokens + i) for i in range(1, len(depths) + 1))
-        ratio = cost_ratio(
-            shape.step_bytes,
-            depths,
-            shape,
-            prompt_tokens,
-            writes=writes_kv(plan, "auto"),
-            bridge_params=plan.bridge_params,
-        )
-        full, scheduled = full + one, scheduled + one / ratio
-    return full / scheduled

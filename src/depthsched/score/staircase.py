@@ -18,10 +18,11 @@ from transformers import DynamicCache
 
 from ..adapters import Adapter
 from ..bridge import Bridge, Bridges
+from ..encoding import left_padded
 from ..errors import PlanError
 from ..plan import DepthPlan
 from ..runtime.gate import LayerGate
-from .answers import Sample, left_padded
+from .answers import Sample
 
 Tap = Callable[[int, torch.Tensor], torch.Tensor | None]
 

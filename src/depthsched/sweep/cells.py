@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from ..files import json_digest
 
 FORMAT = 1
 
@@ -53,7 +53,7 @@ class Cell:
         """Hash of everything that decides the result: the name of the cell's file."""
         inputs = {name: digest for name, digest in self.digests.items() if name != "profile"}
         content = [FORMAT, self.measure, self.model, self.dtype, self.device, self.plan_key, self.options, inputs]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return json_digest(content)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""

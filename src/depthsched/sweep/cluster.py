@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import SettingsError
+from ..text import one_line
 from .cells import Cell
 from .run import Notice, Outcome, attempt, forget_failed, run_sweep
 from .store import Record, Store
@@ -99,7 +100,7 @@ def _record(ray: Any, reference: Any, cell: Cell, versions: Mapping[str, str]) -
     try:
         return Record.from_json(json.loads(ray.get(reference)))
     except ray.exceptions.RayError as problem:  # its worker died each time, or cannot import depthsched
-        message = " ".join(str(problem).split())[:500]
+        message = one_line(problem, 500)
         return Record(
             cell, "failed", None, {"type": type(problem).__name__, "message": message, "fault": True}, 0.0, versions
         )
@@ -123,4 +124,4 @@ def _connect(ray: Any) -> None:
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SettingsError(f"no Ray cluster: {' '.join(str(error).split())[:200]}") from error
+        raise SettingsError(f"no Ray cluster: {one_line(error)}") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DepthschedError, SettingsError
+from ..files import digest
 from ..planspec import parse_plan
 from ..schedules import Full
 from .cells import Cell
@@ -132,12 +132,12 @@ def _digest_model(path: Path) -> dict[str, str]:
     if not files:
         return {}  # the embedded model or a hub id
     stats = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return {"model": hashlib.sha256("\n".join(stats).encode()).hexdigest()[:16]}
+    return {"model": digest("\n".join(stats))}
 
 
 def _digest(key: str, file: Path) -> str:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        return digest(file.read_bytes())
     except OSError as error:
         raise SettingsError(f"key {key!r}: cannot read {file}: {error.strerror}") from error
 
@@ -147,4 +147,4 @@ def _digest_folder(folder: Path) -> str:
     if not files:
         raise SettingsError(f"key 'data': no data files in {folder}")
     names = [f"{file.relative_to(folder).as_posix()} {_digest('data', file)}" for file in files]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return digest("\n".join(names))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from dataclasses import asdict
 from typing import Any
 
 from ..errors import SettingsError
@@ -77,7 +76,7 @@ def _bench(cell: Cell) -> dict[str, Any]:
         baseline=False,
         context={"model": cell.model},
     )
-    return {"plan": plan.to_json(), "bench": {**asdict(result.rows[-1]), "context": dict(result.context)}}
+    return {"plan": plan.to_json(), "bench": {**result.rows[-1].to_json(), "context": dict(result.context)}}
 
 
 def _eval(cell: Cell) -> dict[str, Any]:

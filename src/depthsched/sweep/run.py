@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import DepthschedError
+from ..text import one_line
 from .cells import Cell
 from .store import Record, Store
 
@@ -109,12 +110,8 @@ def attempt(cell: Cell, versions: Mapping[str, str]) -> Record:
     try:
         result = json.loads(json.dumps(measure(cell), allow_nan=False))  # what the file will say
     except DepthschedError as problem:
-        error = {"type": type(problem).__name__, "message": _one_line(problem), "fault": False}
+        error = {"type": type(problem).__name__, "message": one_line(problem, 500), "fault": False}
     except Exception as problem:  # a fault of ours, of a plug-in or of the machine: kept with the cell
-        error = {"type": type(problem).__name__, "message": _one_line(problem), "fault": True}
+        error = {"type": type(problem).__name__, "message": one_line(problem, 500), "fault": True}
     seconds = time.perf_counter() - began
     return Record(cell, "failed" if error else "done", result, error, seconds, versions)
-
-
-def _one_line(problem: BaseException) -> str:
-    return " ".join(str(problem).split())[:500]

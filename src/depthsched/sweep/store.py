@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
-from ..profile import write_atomic
+from ..files import write_json
 from .cells import FORMAT, Cell
 
 _CELLS, _LOCKS, _GRID = "cells", "locks", "sweep.json"
@@ -77,7 +77,7 @@ class Store:
         try:
             for name in (_CELLS, _LOCKS):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-            write_atomic(self.folder / _GRID, json.dumps(content, indent=1).encode())
+            write_json(self.folder / _GRID, content, indent=1)
         except OSError as error:
             raise SettingsError(f"cannot write the sweep to {self.folder}: {error.strerror}") from error
 
@@ -116,8 +116,7 @@ class Store:
 
     def write(self, record: Record) -> None:
         """Write the record of a cell that this process has claimed."""
-        data = json.dumps(record.to_json(), allow_nan=False).encode()
-        write_atomic(self.path(record.cell), data)
+        write_json(self.path(record.cell), record.to_json())
 
     def forget(self, cell: Cell) -> None:
         """Remove the record of a cell, so that it runs again."""

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException, Unsatisfiable
 
+from ..text import one_line
+
 T = TypeVar("T")
 
 
@@ -111,12 +113,6 @@ def smallest_finding(
     except Exception as error:  # before the check: the class itself fails on settings that its fields allow
         return Finding(SETTINGS, f"cannot be made from its settings: {type(error).__name__}: {one_line(error)}")
     return None
-
-
-def one_line(value: object, limit: int = 160) -> str:
-    """``value`` on one line, shortened."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def run_checks(subject: str, kind: str, finders: dict[str, Callable[[], Finding | None]]) -> CheckReport:

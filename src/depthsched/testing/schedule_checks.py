@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from ..errors import DepthschedError
 from ..schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
-from .report import Finding, one_line
+from ..text import one_line
+from .report import Finding
 from .settings_checks import check_frozen, check_same, check_unchanged, say, show, values_of
 from .strategies import LAST_STEP, Case, probes
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..settings import Settings, field_types, spec_key
-from .report import Finding, one_line
+from ..text import one_line
+from .report import Finding
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FROM_FILE = re.compile(r".+\.py:[A-Za-z_]\w*")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ModelError
+from ...text import one_line
 from . import step
 from .weights import FusedModel, Layout
 
@@ -124,9 +125,8 @@ def _compile(function: Callable[..., Tensor], examples: tuple[Tensor, ...], dyna
         try:
             kernel: Kernel = standalone_compile(traced, fakes, dynamic_shapes="from_graph")
         except Exception as error:  # inductor wraps what the C++ or Triton compiler said in many classes
-            reason = " ".join(str(error).split())[:300]
             raise ModelError(
-                f"cannot compile a decoder layer ({type(error).__name__}: {reason}); "
+                f"cannot compile a decoder layer ({type(error).__name__}: {one_line(error)}); "
                 "install a C++ compiler, or use backend='eager'"
             ) from error
     return kernel

@@ -1,0 +1,163 @@
+"""What decode steps cost: the one account of bytes and floating-point operations. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import PlanError
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a decoder-only model with one repeated layer.
+
+    Attributes
+    ----------
+    num_layers : int
+    layer_params : int
+        Weights of one decoder layer.
+    head_params : int
+        Weights read by the final norm and the LM head at every step.
+    kv_values : int
+        Keys plus values that one token leaves in one layer: ``2 * kv_heads * head_dim``.
+    attention_width : int
+        ``heads * head_dim``.
+    kv_params : int
+        Weights of one layer's key and value projections: what a skipped layer still reads when its K and V are written.
+    weight_bytes, kv_bytes : float
+        Bytes of one weight that is not quantised, as a bridge's is, and of one cached value.
+    layer_bytes : tuple of float
+        Stored bytes of each layer's weights; left empty, ``layer_params * weight_bytes`` each.
+    head_bytes : float or None
+        Stored bytes of the final norm and the LM head; None is ``head_params * weight_bytes``.
+    kv_weight_bytes : tuple of float
+        Stored bytes of each layer's key and value projections; left empty, ``kv_params * weight_bytes`` each.
+
+    Raises
+    ------
+    PlanError
+        ``layer_bytes`` or ``kv_weight_bytes`` is not one number for each layer.
+    """
+
+    num_layers: int
+    layer_params: int
+    head_params: int
+    kv_values: int
+    attention_width: int
+    kv_params: int = 0
+    weight_bytes: float = 2
+    kv_bytes: float = 2
+    layer_bytes: tuple[float, ...] = ()
+    head_bytes: float | None = None
+    kv_weight_bytes: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("layer_bytes", "kv_weight_bytes"):
+            if len(getattr(self, name)) not in (0, self.num_layers):
+                raise PlanError(f"{name} has {len(getattr(self, name))} values; give one for each of the layers")
+
+
+def _no_bytes() -> Floats:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Cost of decode steps, in bytes moved or floating-point operations. Costs of several runs join with ``+``.
+
+    Attributes
+    ----------
+    full, scheduled : array
+        Of each step, float64 ``[steps]``: with every layer, and with the layers that the plan keeps.
+    """
+
+    full: Floats = field(default_factory=_no_bytes)
+    scheduled: Floats = field(default_factory=_no_bytes)
+
+    @property
+    def total_full(self) -> float:
+        """All steps at full depth."""
+        return float(self.full.sum())
+
+    @property
+    def total(self) -> float:
+        """All steps as scheduled."""
+        return float(self.scheduled.sum())
+
+    @property
+    def ratio(self) -> float:
+        """Full over scheduled: what a clock can reach. 1 where there is no step."""
+        return self.total_full / self.total if self.total else 1.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(np.concatenate([self.full, other.full]), np.concatenate([self.scheduled, other.scheduled]))
+
+
+def step_costs(
+    shape: ModelShape,
+    depths: Sequence[int],
+    prompt_tokens: int = 0,
+    *,
+    keep_sets: Mapping[int, Sequence[int]],
+    batch: int = 1,
+    writes: bool = False,
+    bridge_params: Callable[[int], int] | None = None,
+    flops: bool = False,
+) -> Cost:
+    """Cost of decode steps: weights of the layers that run and of the LM head, K and V that are read, bridges.
+
+    Parameters
+    ----------
+    shape : ModelShape
+    depths : sequence of int
+        Depth of each decode step. Step ``i``, from 1, reads the K and V of ``prompt_tokens + i`` tokens.
+    prompt_tokens : int
+    keep_sets : mapping of int to sequence of int
+        The layers that run at each depth.
+    batch : int
+        Rows that share a step's weights.
+    writes : bool
+        Whether skipped layers write K and V: each then reads its projections and writes one token.
+    bridge_params : callable, optional
+        Weights that bridges add at a depth.
+    flops : bool
+        Floating-point operations, two for each weight and attention over the context, in place of bytes.
+    """
+    account = _flops if flops else _bytes
+    layers = tuple(range(shape.num_layers))
+    context = prompt_tokens + np.arange(1.0, len(depths) + 1)
+    fixed, per_token = account(shape, layers, (), 0, batch)
+    full = fixed + per_token * context
+    lines = {}
+    for depth in set(depths):
+        keep = keep_sets[depth]
+        written = [layer for layer in layers if layer not in keep] if writes else []
+        lines[depth] = account(shape, keep, written, bridge_params(depth) if bridge_params else 0, batch)
+    picked = np.array([lines[depth] for depth in depths]).reshape(-1, 2)
+    return Cost(full, picked[:, 0] + picked[:, 1] * context)
+
+
+def _bytes(
+    shape: ModelShape, keep: Sequence[int], written: Sequence[int], bridge: int, batch: int
+) -> tuple[float, float]:
+    """Bytes of one step: those of any context, and those for each token of it."""
+    weights = shape.layer_bytes or (shape.layer_params * shape.weight_bytes,) * shape.num_layers
+    projections = shape.kv_weight_bytes or (shape.kv_params * shape.weight_bytes,) * shape.num_layers
+    head = shape.head_params * shape.weight_bytes if shape.head_bytes is None else shape.head_bytes
+    token = shape.kv_values * shape.kv_bytes * batch
+    fixed = sum(weights[i] for i in keep) + head + bridge * shape.weight_bytes
+    return fixed + sum(projections[i] + token for i in written), len(keep) * token
+
+
+def _flops(
+    shape: ModelShape, keep: Sequence[int], written: Sequence[int], bridge: int, batch: int
+) -> tuple[float, float]:
+    """Floating-point operations of one step: those of any context, and those for each token of it."""
+    weights = len(keep) * shape.layer_params + shape.head_params + len(written) * shape.kv_params + bridge
+    return 2 * batch * weights, batch * len(keep) * 4 * shape.attention_width
