@@ -25,6 +25,11 @@ class ModelShape:
         Weights of one layer's key and value projections: what a skipped layer still reads when its K and V are written.
     weight_bytes, kv_bytes : int
         Bytes of one weight and of one cached value.
+    layer_bytes, kv_weight_bytes : tuple of float
+        Bytes of the weights of each layer, and of its key and value projections, as they are stored. Left out, they
+        follow from the number of weights.
+    head_bytes : float, optional
+        Bytes of the final norm and the LM head as they are stored.
     """
 
     num_layers: int
@@ -35,20 +40,29 @@ class ModelShape:
     kv_params: int = 0
     weight_bytes: int = 2
     kv_bytes: int = 2
+    layer_bytes: tuple[float, ...] = ()
+    head_bytes: float | None = None
+    kv_weight_bytes: tuple[float, ...] = ()
 
     def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
         """Bytes one decode step moves: weights of ``layers`` layers, LM head, KV read of ``context`` tokens.
 
         ``written`` counts skipped layers whose K and V are written all the same, ``bridge`` the weights of bridges.
         """
-        weights = layers * self.layer_params + self.head_params + written * self.kv_params + bridge
+        head = self.head_params * self.weight_bytes if self.head_bytes is None else self.head_bytes
+        layer = _mean(self.layer_bytes, self.layer_params * self.weight_bytes)
+        kv_weights = _mean(self.kv_weight_bytes, self.kv_params * self.weight_bytes)
         kv = (layers * context + written) * self.kv_values * batch
-        return weights * self.weight_bytes + kv * self.kv_bytes
+        return layers * layer + head + written * kv_weights + bridge * self.weight_bytes + kv * self.kv_bytes
 
     def step_flops(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
         """Floating-point operations of one decode step: two per weight, and attention over ``context`` tokens."""
         weights = layers * self.layer_params + self.head_params + written * self.kv_params + bridge
         return batch * (2 * weights + layers * 4 * self.attention_width * context)
+
+
+def _mean(stored: Sequence[float], otherwise: float) -> float:
+    return sum(stored) / len(stored) if stored else otherwise
 
 
 def cost_ratio(
