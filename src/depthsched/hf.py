@@ -35,7 +35,7 @@ class Attachment:
     def __init__(self, model: Any, plan: DepthPlan, *, skipped_kv: str = "auto", force: bool = False) -> None:
         adapter = adapter_for(model, force=force)
         check_plan(plan, adapter)
-        self.model = model
+        self.model = model = adapter.model
         self.plan = plan
         self.trace: Trace | None = None
         self._switch = LayerSwitch(adapter, write_kv=writes_kv(plan, skipped_kv))

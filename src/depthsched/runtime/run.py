@@ -166,7 +166,8 @@ def generate(
     adapter = adapter_for(model, force=force)
     plan = as_plan(plan, order, profile, adapter.num_layers, max_new_tokens)
     check_plan(plan, adapter)
-    ids, mask = _inputs(inputs, model.device)
+    model = adapter.model
+    ids, mask = _inputs(inputs, adapter.device)
     _refuse_modes(generate_kwargs)
     write = writes_kv(plan, skipped_kv)
     chosen, reason = make_backend(
@@ -180,7 +181,7 @@ def generate(
     )
     with chosen as engine:
         every = plan.adaptive or drop_finished or streamer is not None or _brings_cache(generate_kwargs)
-        stride = 1 if every or model.device.type == "cpu" else LOOK_EVERY
+        stride = 1 if every or adapter.device.type == "cpu" else LOOK_EVERY
         loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, stride)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(

@@ -52,7 +52,7 @@ def make_backend(
     eager = EagerBackend(adapter, plan.keep_sets, write_kv=write_kv, bridges=bridges)
     if name == "eager":
         return eager, "asked for"
-    device = adapter.model.device.type
+    device = adapter.device.type
     if name == "cuda-graph" and device != "cuda":
         raise PlanError(f"backend 'cuda-graph' needs a model on a CUDA device, and this one is on {device}")
     if own_cache:
