@@ -28,9 +28,10 @@ class Bridge:
         """The state behind the run, ``[..., hidden]`` as the one before it."""
         return hidden + torch.nn.functional.linear(hidden, self.weight.T, self.bias)
 
-    def to(self, like: torch.Tensor) -> Bridge:
-        """This bridge in the dtype and on the device of a tensor."""
-        return Bridge(self.weight.to(like), self.bias.to(like))
+    def to(self, like: Any) -> Bridge:
+        """This bridge in the ``dtype`` and on the ``device`` of a tensor or an adapter."""
+        place = {"dtype": like.dtype, "device": like.device}
+        return Bridge(self.weight.to(**place), self.bias.to(**place))
 
     @property
     def params(self) -> int:
@@ -43,9 +44,8 @@ Bridges = Mapping[int, Mapping[int, Bridge]]
 
 
 def prepared(bridges: Bridges | None, adapter: Any) -> Bridges:
-    """Bridges in the dtype and on the device of a model."""
-    like = adapter.model.get_output_embeddings().weight
-    return {depth: {i: b.to(like) for i, b in row.items()} for depth, row in (bridges or {}).items()}
+    """Bridges in the dtype and on the device of a model's hidden states."""
+    return {depth: {i: b.to(adapter) for i, b in row.items()} for depth, row in (bridges or {}).items()}
 
 
 def skipped_runs(keep: Sequence[int], num_layers: int) -> list[tuple[int, int]]:

@@ -186,15 +186,28 @@ def config_digest(model: Any) -> str:
 
 def weights_sample(model: Any) -> list[float]:
     """A few weights of every matrix of the model, spread evenly, in the order of their names."""
-    matrices = [(n, p) for n, p in sorted(model.named_parameters()) if p.dim() == 2]
+    tied = getattr(model, "all_tied_weights_keys", {})  # offloaded ones are no longer the same parameter
+    matrices = [(n, p) for n, p in sorted(model.named_parameters()) if p.dim() == 2 and not (p.is_meta and n in tied)]
     each = max(_SAMPLES // max(len(matrices), 1), 2)
     sample: list[float] = []
-    for _, weight in matrices:
-        flat = weight.detach().reshape(-1)
+    for name, weight in matrices:
+        flat = _values(model, name, weight).detach().reshape(-1)
         stride = max(flat.numel() // each, 1)
         # An odd offset, so that the sample is not all from one column.
         sample += flat[stride // 3 :: stride][:each].float().tolist()
     return sample
+
+
+def _values(model: Any, name: str, weight: Any) -> Any:
+    """A weight as a plain tensor: read from where accelerate offloaded it, and dequantised where that is needed."""
+    if weight.is_meta:
+        owner, _, key = name.rpartition(".")
+        hook = getattr(model.get_submodule(owner), "_hf_hook", None)
+        maps = [getattr(one, "weights_map", None) for one in getattr(hook, "hooks", [hook])]
+        if not any(maps):
+            raise ProfileError(f"weight {name} is on the meta device and was never loaded; load the model's weights")
+        weight = next(held for held in maps if held)[key]
+    return weight.dequantize() if hasattr(weight, "__tensor_flatten__") else weight
 
 
 def weights_digest(model: Any) -> str:

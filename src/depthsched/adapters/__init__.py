@@ -6,6 +6,7 @@ from ..errors import ModelError
 from .base import Adapter
 from .families import REFUSED
 from .llama import LlamaAdapter
+from .unwrap import unwrap
 
 BUILTIN = (LlamaAdapter,)
 
@@ -18,18 +19,19 @@ def adapter_for(model: Any, *, force: bool = False) -> Adapter:
     Parameters
     ----------
     model : transformers.PreTrainedModel
+        Also inside PEFT, ``torch.compile`` or DistributedDataParallel: ``adapter.model`` is then the model inside.
     force : bool
         Drive a family that is unknown or refused as if it were a Llama.
 
     Raises
     ------
     ModelError
-        The family is unknown or unsafe and ``force`` is off, or the model has no decoder layers.
+        The family is unknown or unsafe and ``force`` is off, the model has no decoder layers, or a wrapper or
+        compiled code is in the way.
     """
     from ..plugins import adapter_classes
 
-    if not hasattr(model, "get_decoder") or not hasattr(model, "config"):
-        raise ModelError(f"{type(model).__name__} is not a transformers model; pass one from AutoModelForCausalLM")
+    model = unwrap(model)
     config = model.config.get_text_config(decoder=True)
     family = config.model_type
     known = {f: entry.value for entry in adapter_classes().values() for f in entry.value.families}

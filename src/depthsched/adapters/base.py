@@ -59,6 +59,39 @@ class Adapter:
         types = getattr(self.config, "layer_types", None) or ["full_attention"] * self.num_layers
         return frozenset({0} | {types.index(kind) for kind in set(types)})
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of hidden states and of K and V: that of the first weight that is not stored in less."""
+        import torch
+
+        wide = (p.dtype for p in self.model.parameters() if p.is_floating_point() and p.element_size() > 1)
+        return next(wide, torch.get_default_dtype())
+
+    @property
+    def device(self) -> torch.device:
+        """Where hidden states are; for offloaded weights where accelerate runs them.
+
+        Raises
+        ------
+        ModelError
+            The model is on the meta device, with nothing that would load its weights.
+        """
+        import torch
+
+        embedding = self.model.get_input_embeddings()
+        for module in embedding.modules():
+            hook = getattr(module, "_hf_hook", None)
+            for one in getattr(hook, "hooks", [hook]):
+                if getattr(one, "execution_device", None) is not None:
+                    return torch.device(one.execution_device)
+        found: torch.device = [*embedding.parameters(), *embedding.buffers()][0].device
+        if found.type == "meta":
+            raise ModelError(
+                f"{type(self.model).__name__} is on the meta device and has no weights to run; "
+                "load them with from_pretrained, or offload them with accelerate"
+            )
+        return found
+
     def shape(self) -> ModelShape:
         """Sizes that decide what a decode step costs."""
         raise ModelError(f"adapter {self.name!r} does not define shape(self)")

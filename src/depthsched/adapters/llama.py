@@ -21,21 +21,40 @@ class LlamaAdapter(Adapter):
     families = LLAMA_FAMILIES
 
     def shape(self) -> ModelShape:
-        config, layers = self.config, self.layers
+        from torch import nn
+
+        from .storage import logical_weights, stored_bytes
+
+        config = self.config
+        layers: list[Any] = list(self.layers._modules.values())  # not what an attached plan makes of them
         heads = config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
         kv_values = 2 * (getattr(config, "num_key_value_heads", None) or heads) * head_dim
-        head = self.model.get_output_embeddings().weight
+        head = [self.model.get_output_embeddings(), getattr(self.decoder, "norm", nn.Identity())]
         return ModelShape(
             num_layers=len(layers),
-            layer_params=sum(p.numel() for p in layers.parameters()) // len(layers),
-            head_params=head.numel() + config.hidden_size,
+            layer_params=sum(map(logical_weights, layers)) // len(layers),
+            head_params=sum(map(logical_weights, head)),
             kv_values=kv_values,
             attention_width=heads * head_dim,
             kv_params=kv_values * config.hidden_size,
-            weight_bytes=head.element_size(),
-            kv_bytes=head.element_size(),
+            weight_bytes=self.dtype.itemsize,
+            kv_bytes=self.dtype.itemsize,
+            layer_bytes=tuple(float(stored_bytes(layer)) for layer in layers),
+            head_bytes=float(stored_bytes(*head)),
+            kv_weight_bytes=self._kv_weight_bytes(layers, kv_values / (heads * head_dim + kv_values)),
         )
+
+    def _kv_weight_bytes(self, layers: list[Any], share: float) -> tuple[float, ...]:
+        """Bytes of every layer's key and value projections, which are ``share`` of a fused one; empty if unknown."""
+        from .storage import stored_bytes
+
+        found: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
+        if all(hasattr(attention, "qkv_proj") for attention in found):
+            return tuple(share * stored_bytes(attention.qkv_proj) for attention in found)
+        if all(hasattr(attention, "k_proj") and hasattr(attention, "v_proj") for attention in found):
+            return tuple(float(stored_bytes(attention.k_proj, attention.v_proj)) for attention in found)
+        return ()
 
     def write_kv(self, layer: nn.Module, hidden: torch.Tensor, cache: Any, position_embeddings: Any) -> None:
         attention: Any = layer.self_attn

@@ -74,12 +74,11 @@ class Batch:
 
     def get(self, name: str | int) -> torch.Tensor:
         """States kept under a name; a number is the full-depth state that enters this layer."""
-        return torch.from_numpy(np.load(self.folder / f"{name}.npy")).to(self.adapter.model.device)
+        return torch.from_numpy(np.load(self.folder / f"{name}.npy")).to(self.adapter.device)
 
     def staircase(self) -> Staircase:
         """The samples with their prompts run already."""
-        like = self.adapter.model.get_output_embeddings().weight
-        keys = torch.from_numpy(np.load(self.folder / "keys.npy")).to(like)
+        keys = torch.from_numpy(np.load(self.folder / "keys.npy")).to(self.adapter.device, self.adapter.dtype)
         return Staircase(self.adapter, self.samples, [(pair[0], pair[1]) for pair in keys])
 
     def advance(self, states: torch.Tensor, first: int, end: int, keep: Sequence[int]) -> torch.Tensor:

@@ -87,7 +87,7 @@ class PromptStore:
         if prefix not in self._prefixes:
             from transformers import DynamicCache
 
-            ids = torch.tensor([prefix], device=self.adapter.model.device)
+            ids = torch.tensor([prefix], device=self.adapter.device)
             cache = DynamicCache()
             self._forward(ids, None, None, cache)
             self._prefixes[prefix] = [(layer.keys, layer.values) for layer in cache.layers]

@@ -90,7 +90,7 @@ def _choose(
     """The fast backend to take, None for eager, and why."""
     if name not in BACKENDS:
         raise PlanError(f"unknown backend {name!r}; use one of {', '.join(BACKENDS)}")
-    device = adapter.model.device.type
+    device = adapter.device.type
     if name == "cuda-graph" and device != "cuda":
         raise PlanError(f"backend 'cuda-graph' needs a model on a CUDA device, and this one is on {device}")
     if name == "eager":

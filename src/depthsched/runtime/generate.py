@@ -96,7 +96,7 @@ def generate(
         max_tokens=prompt + new,
         own_cache=own_cache,
     )
-    every = plan.adaptive or drop_finished or streamer is not None or own_cache or model.device.type == "cpu"
+    every = plan.adaptive or drop_finished or streamer is not None or own_cache or adapter.device.type == "cpu"
     with chosen as engine:
         loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY)
         # The bound method of the class: a wrapper on the instance would be another runtime's.

@@ -43,8 +43,7 @@ def read_inputs(adapter: Adapter, inputs: Any) -> tuple[torch.Tensor, torch.Tens
     if mask.shape[0] > 1 and not bool(mask[:, -1].all()):
         raise PlanError("the batch is padded on the right; set tokenizer.padding_side = 'left'")
     check_ids(adapter, ids)
-    device = adapter.model.device
-    return ids.to(device), mask.to(device)
+    return ids.to(adapter.device), mask.to(adapter.device)
 
 
 def check_ids(adapter: Adapter, ids: torch.Tensor) -> None:

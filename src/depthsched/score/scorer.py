@@ -163,8 +163,8 @@ def _step_by_step(adapter: Adapter, plan: DepthPlan, chunk: Sequence[Sample], ba
 
 def _decode(adapter: Adapter, plan: DepthPlan, sample: Sample) -> tuple[torch.Tensor, list[int]]:
     """Logits ``[steps, vocabulary]`` and depths of the decode steps of one sample, one forward each."""
-    completion = torch.tensor(sample.completion, device=adapter.model.device)
-    ids = torch.tensor([sample.prompt], device=adapter.model.device)
+    completion = torch.tensor(sample.completion, device=adapter.device)
+    ids = torch.tensor([sample.prompt], device=adapter.device)
     logits, depths = [], []
     with EagerBackend(adapter, plan, write_kv=writes_kv(plan, "auto")) as engine:
         last, decoder = engine.prefill(ids, torch.ones_like(ids), DynamicCache())

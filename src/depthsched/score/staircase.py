@@ -59,7 +59,7 @@ class Staircase:
         if not samples or min(len(s.completion) for s in samples) < 2:
             raise PlanError("every sample needs a completion of at least two tokens: the prefill makes the first")
         self.adapter = adapter
-        device = adapter.model.device
+        device = adapter.device
         ids, mask = (t.to(device) for t in left_padded([s.prompt for s in samples]))
         lengths = torch.tensor([len(s.completion) for s in samples], device=device)
         self.steps = int(lengths.max()) - 1
@@ -120,7 +120,7 @@ class Staircase:
         cache = DynamicCache()
         for i, (keys, values) in enumerate(self.keys):
             cache.update(keys, values, i)
-        with _stepping(self.adapter, stairs, _by_layer(depths, bridges or {}, self._like()), tap):
+        with _stepping(self.adapter, stairs, _by_layer(depths, bridges or {}, self.adapter), tap):
             output = self.adapter.decoder(
                 input_ids=self._inputs,
                 attention_mask=self._mask,
@@ -135,10 +135,6 @@ class Staircase:
         """:meth:`run` at full depth."""
         layers = self.adapter.num_layers
         return self.run([layers] * self.steps, {layers: range(layers)}, tap=tap)
-
-    def _like(self) -> torch.Tensor:
-        weight: torch.Tensor = self.adapter.model.get_output_embeddings().weight
-        return weight
 
 
 def _stairs(depths: Sequence[int], keep_sets: Mapping[int, Sequence[int]], num_layers: int) -> list[int]:
@@ -156,14 +152,14 @@ def _stairs(depths: Sequence[int], keep_sets: Mapping[int, Sequence[int]], num_l
 Spans = list[tuple[slice, Bridge]]
 
 
-def _by_layer(depths: Sequence[int], bridges: Bridges, like: torch.Tensor) -> dict[int, Spans]:
+def _by_layer(depths: Sequence[int], bridges: Bridges, adapter: Adapter) -> dict[int, Spans]:
     """For every layer the bridges in front of it, each with the columns it acts on."""
     spans: dict[int, Spans] = {}
     for depth in dict.fromkeys(depths):
         first = depths.index(depth)
         columns = slice(first, first + depths.count(depth))
         for layer, bridge in bridges.get(depth, {}).items():
-            spans.setdefault(layer, []).append((columns, bridge.to(like)))
+            spans.setdefault(layer, []).append((columns, bridge.to(adapter)))
     return spans
 
 
