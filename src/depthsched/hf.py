@@ -10,7 +10,8 @@ from typing import Any, Self
 from .adapters import adapter_for
 from .bridge import prepared
 from .errors import AttachError, CacheError
-from .plan import DepthPlan
+from .plans import DepthPlan
+from .planspec import PlanSpec
 from .runtime.kv import refuse_holes
 from .runtime.policy import check_plan, writes_kv
 from .runtime.run import as_plan
@@ -158,7 +159,7 @@ class Attachment:
 
 def attach(
     model: Any,
-    plan: DepthPlan | DepthSchedule | str,
+    plan: DepthPlan | PlanSpec | DepthSchedule | str,
     *,
     order: Any = None,
     profile: Any = None,
@@ -174,7 +175,7 @@ def attach(
     Parameters
     ----------
     model : transformers.PreTrainedModel
-    plan : DepthPlan, DepthSchedule or str
+    plan : DepthPlan, PlanSpec, DepthSchedule or str
         A spec or schedule is resolved for this model with ``horizon``.
     order : str or LayerOrder, optional
         Order for a spec or schedule.

@@ -12,7 +12,7 @@ import torch
 
 from ..cost import ModelShape
 from ..environment import machine, versions
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from ..runtime.run import Run, generate
 from ..stats import Interval
 from .clock import StepClock, copy_bandwidth, peak_bytes, reset_peak

@@ -9,7 +9,7 @@ import torch
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
 from ..errors import CacheError
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from .backends import Backend
 from .kv import cache_lengths, refuse_holes
 from .signals import read_signals

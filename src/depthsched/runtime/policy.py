@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..adapters import Adapter
 from ..errors import PlanError
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 
 SKIPPED_KV = ("auto", "write", "omit")
 

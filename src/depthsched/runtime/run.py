@@ -11,8 +11,8 @@ import torch
 from ..adapters import adapter_for
 from ..cost import Cost, ModelShape
 from ..errors import PlanError
-from ..plan import DepthPlan
-from ..plan import plan as make_plan
+from ..plans import DepthPlan
+from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
 from .backends import make_backend
 from .loop import DecodeLoop
@@ -100,6 +100,7 @@ class Run:
             "schedule": self.plan.schedule,
             "order": self.plan.order,
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
+            "notes": list(self.plan.notes),
         }
 
     def report(self) -> str:
@@ -116,7 +117,7 @@ class Run:
 def generate(
     model: Any,
     inputs: Any,
-    plan: DepthPlan | DepthSchedule | str = "full",
+    plan: DepthPlan | PlanSpec | DepthSchedule | str = "full",
     *,
     order: Any = None,
     profile: Any = None,
@@ -137,7 +138,7 @@ def generate(
     inputs : mapping or torch.Tensor
         What a tokenizer returns (``input_ids`` and ``attention_mask``), or ids ``[batch, tokens]`` alone.
         Pad on the left.
-    plan : DepthPlan, DepthSchedule or str
+    plan : DepthPlan, PlanSpec, DepthSchedule or str
         A spec or schedule is resolved for this model with ``max_new_tokens`` as its horizon.
     order : str or LayerOrder, optional
         Order for a spec or schedule.
@@ -202,7 +203,7 @@ def generate(
 
 
 def as_plan(
-    plan: DepthPlan | DepthSchedule | str, order: Any, profile: Any, num_layers: int, horizon: int
+    plan: DepthPlan | PlanSpec | DepthSchedule | str, order: Any, profile: Any, num_layers: int, horizon: int
 ) -> DepthPlan:
     """The plan itself, or a spec or schedule resolved for the model."""
     if isinstance(plan, DepthPlan):
@@ -211,7 +212,7 @@ def as_plan(
         if profile is not None:
             raise PlanError("this plan is resolved already; give the profile when you make the plan")
         return plan
-    return make_plan(plan, order, num_layers=num_layers, horizon=horizon, profile=profile)
+    return PlanSpec.parse(plan, order, profile).resolve(num_layers, horizon)
 
 
 def _inputs(inputs: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

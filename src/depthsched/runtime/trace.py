@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from ..schedule import Signals
 
 

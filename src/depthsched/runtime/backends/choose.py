@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...adapters import Adapter
 from ...errors import PlanError
-from ...plan import DepthPlan
+from ...plans import DepthPlan
 from ..lean import LeanModel, NotLean, is_compiled
 from .base import Backend
 from .compiled import CompiledBackend
