@@ -181,7 +181,8 @@ def _options_table(command: Any) -> str:
             name = f"`{(param.name or '').upper()}`"
         else:
             name = ", ".join(f"`{opt}`" for opt in [*param.opts, *param.secondary_opts])
-        meaning = (getattr(param, "help", None) or ABSENT).replace("[", "\\[")  # or "a[b][c]" reads as a link
+        plain = (getattr(param, "help", None) or ABSENT).replace("\\[", "[")
+        meaning = plain.replace("[", "\\[")  # or "a[b][c]" reads as a link
         rows.append([name, _param_type(param), _param_default(param), meaning])
     return _table(["argument or option", "takes", "default", "meaning"], rows) if rows else "No options.\n"
 

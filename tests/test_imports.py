@@ -20,8 +20,9 @@ FLOW = [
     {"schedule", "cost"},
     {"schedules", "order", "hookspecs", "profile"},
     {"plugins"},
+    {"depthplan"},
     {"planspec"},
-    {"plan"},
+    {"plans"},
     {"budget", "adapters", "models", "environment", "scaffold"},
     {"runtime"},
     {"score"},
@@ -46,7 +47,8 @@ NO_TORCH = {
     "profile",
     "planspec",
     "plugins",
-    "plan",
+    "plans",
+    "depthplan",
     "budget",
     "scaffold",
     "testing",
@@ -114,7 +116,7 @@ def test_adapters_know_no_schedule():
     for part, path in parts():
         if part == "adapters":
             found = {name.split(".")[1] for name, _ in imports(path) if name.startswith("depthsched.")}
-            assert not found & {"schedule", "schedules", "plan", "order", "runtime"}, path
+            assert not found & {"schedule", "schedules", "plans", "depthplan", "planspec", "order", "runtime"}, path
 
 
 def test_files_stay_small():

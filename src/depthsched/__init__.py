@@ -10,7 +10,8 @@ from .budget import schedule_for_budget
 from .cost import ModelShape
 from .hookspecs import hookimpl
 from .order import LayerOrder
-from .plan import DepthPlan, plan
+from .plans import DepthPlan, plan
+from .planspec import PlanSpec
 from .plugins import parse_order, parse_schedule, registry
 from .profile import Profile
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals
@@ -35,6 +36,7 @@ __all__ = [
     "DepthSchedule",
     "LayerOrder",
     "ModelShape",
+    "PlanSpec",
     "Profile",
     "Run",
     "Signals",

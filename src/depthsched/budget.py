@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import SettingsError
 from .order import LayerOrder
-from .plan import plan
+from .plans import plan
 from .plugins import registry
 from .schedule import DepthSchedule
 from .settings import field_types, spec_key, split_spec

@@ -1,55 +1,199 @@
-"""What a plan is made of: ``schedule[@order][+profile=DIR]``. Knows no torch and no model."""
+"""What a plan is made of, as a value: schedule, layer order and profile. Knows no torch and no model."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, Self
 
+from .depthplan import DepthPlan
 from .errors import PlanError, SettingsError
+from .files import digest
 from .order import LayerOrder, Ranked
 from .plugins import parse_order, parse_schedule
 from .profile import Profile
-from .schedule import DepthSchedule
+from .schedule import AdaptiveSchedule, DepthSchedule, deepest_asked, resolve_depths
+from .schedules import Full
 from .settings import split_spec
 
+SYNTAX = "schedule[@order][+profile=DIR]"
 DEFAULT_ORDER = "middle-out"
+_PROFILE = "+profile="
 
 
-def parse_plan(
-    schedule: str | DepthSchedule,
-    order: str | LayerOrder | None = None,
-    profile: Profile | str | Path | None = None,
-) -> tuple[DepthSchedule, LayerOrder, Profile | None]:
-    """The schedule, order and profile of ``schedule[@order][+profile=DIR]``; the arguments are its defaults."""
-    own_order = own_profile = ""
-    if isinstance(schedule, str):
-        schedule, own_order, own_profile = split_plan(schedule)
-        schedule = parse_schedule(schedule)
-    if not isinstance(schedule, DepthSchedule):
-        raise PlanError(
-            f"{schedule!r} is not a schedule; give a spec such as 'd3:alpha=0.995' or a DepthSchedule object"
-        )
-    profile = own_profile or profile
-    loaded = Profile.load(profile) if isinstance(profile, str | Path) else profile
-    if own_order and own_order.partition(":")[0].strip() != Ranked.name and not own_profile:
-        loaded = None  # the plan's own order wins over the default profile's; a bad profile is refused all the same
-    return schedule, *_parse_order(own_order or order, loaded)
+class PlanText(NamedTuple):
+    """The parts of a plan's text, :data:`SYNTAX`; empty where the text does not name one."""
+
+    schedule: str
+    order: str = ""
+    profile: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The parts of a text.
+
+        Raises
+        ------
+        SettingsError
+            Nothing follows the ``@`` or the equals sign of the profile.
+        """
+        rest, plus, profile = text.partition(_PROFILE)
+        if plus and not profile.strip():
+            raise SettingsError("the profile is empty; give the folder that depthsched calibrate wrote")
+        schedule, at, order = rest.partition("@")
+        if at and not order.strip():
+            raise SettingsError("the order is empty; give a name such as middle-out (see depthsched list)")
+        return cls(schedule.strip(), order.strip(), profile.strip())
+
+    def __str__(self) -> str:
+        order = f"@{self.order}" if self.order else ""
+        return f"{self.schedule}{order}{_PROFILE if self.profile else ''}{self.profile}"
 
 
-def split_plan(text: str) -> tuple[str, str, str]:
-    """The schedule, the order and the profile that ``schedule[@order][+profile=DIR]`` names; empty where it does not.
+@dataclass(frozen=True, eq=False)
+class PlanSpec:
+    """A plan before it knows its model: equal for equal schedules, orders and profiles, wherever their files lie.
 
-    Raises
-    ------
-    SettingsError
-        Nothing follows the ``@`` or the ``+profile=``.
+    Its text, ``str(spec)``, has every setting written out and parses back to an equal spec.
+
+    Attributes
+    ----------
+    schedule : DepthSchedule
+    order : LayerOrder
+    profile : Profile or None
+        Where bridges come from; None where none apply.
+    label : str
+        The plan as its author wrote it.
     """
-    rest, plus, profile = text.partition("+profile=")
-    if plus and not profile.strip():
-        raise SettingsError("the profile is empty; give the folder that depthsched calibrate wrote")
-    schedule, at, order = rest.partition("@")
-    if at and not order.strip():
-        raise SettingsError("the order is empty; give a name such as middle-out (see depthsched list)")
-    return schedule, order.strip(), profile.strip()
+
+    schedule: DepthSchedule
+    order: LayerOrder
+    profile: Profile | None = None
+    label: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", str(self))
+
+    @classmethod
+    def parse(
+        cls,
+        plan: str | DepthSchedule | PlanSpec,
+        order: str | LayerOrder | None = None,
+        profile: Profile | str | Path | None = None,
+        *,
+        load: Callable[[str | Path], Profile] = Profile.load,
+    ) -> PlanSpec:
+        """Read a plan.
+
+        Parameters
+        ----------
+        plan : str, DepthSchedule or PlanSpec
+            A text such as ``"d3:alpha=0.995@early-exit"``, a schedule, or a spec, which is complete.
+        order, profile : optional
+            Defaults for a text that names none of its own; a text with an order of its own does without the
+            default profile. Where both are left out the order is ``middle-out``, and ``ranked`` with a profile.
+        load : callable
+            Reads the profile in a folder.
+
+        Raises
+        ------
+        PlanError, ProfileError, ScheduleError, SettingsError, UnknownNameError
+        """
+        if isinstance(plan, PlanSpec):
+            if order is not None or profile is not None:
+                raise PlanError("this plan has its order and profile already; give them when you parse it")
+            return plan
+        if not isinstance(plan, str | DepthSchedule):
+            raise PlanError(
+                f"{plan!r} is not a schedule; give a spec such as 'd3:alpha=0.995' or a DepthSchedule object"
+            )
+        text = PlanText.of(plan) if isinstance(plan, str) else PlanText("")
+        schedule = parse_schedule(text.schedule) if isinstance(plan, str) else plan
+        place = text.profile or profile
+        loaded = load(place) if isinstance(place, str | Path) else place
+        if text.order and text.order.partition(":")[0].strip() != Ranked.name and not text.profile:
+            loaded = None  # the plan's own order wins over the default profile's; a bad profile is refused all the same
+        return cls(schedule, *_parse_order(text.order or order, loaded), plan.strip() if isinstance(plan, str) else "")
+
+    @classmethod
+    def parse_all(
+        cls,
+        plans: str,
+        order: str | LayerOrder | None = None,
+        profile: Profile | str | Path | None = None,
+    ) -> list[PlanSpec]:
+        """Read plans separated by ``;``, with the defaults of :meth:`parse`. Each profile is read once."""
+        load = functools.cache(Profile.load)
+        default = load(profile) if isinstance(profile, str | Path) else profile
+        found = [cls.parse(text, order, default, load=load) for text in plans.split(";") if text.strip()]
+        if not found:
+            raise SettingsError("no plan is given; give one such as d3:alpha=0.995, or full")
+        return found
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every layer runs at every step."""
+        return isinstance(self.schedule, Full)
+
+    @property
+    def key(self) -> str:
+        """The text with the profile's content in place of its folder."""
+        return f"{self.schedule.spec()}@{self.order.spec()}" + (f"+{self.profile.digest}" if self.profile else "")
+
+    @property
+    def digest(self) -> str:
+        """A stable hash, equal for equal specs in every process."""
+        return digest(self.key)
+
+    def __str__(self) -> str:
+        folder = str(self.profile.folder) if self.profile else ""
+        return str(PlanText(self.schedule.spec(), self.order.spec(), folder))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlanSpec) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def resolve(self, num_layers: int, horizon: int) -> DepthPlan:
+        """The plan for a model of so many layers and so many tokens, the one from the prefill included.
+
+        Raises
+        ------
+        PlanError, ScheduleError, SettingsError
+        """
+        if num_layers < 1:
+            raise PlanError(f"num_layers={num_layers} must be at least 1")
+        if not 1 <= horizon <= 10**7:
+            raise PlanError(f"horizon={horizon} must be between 1 and 10 million tokens")
+        if self.profile is not None and self.profile.num_layers != num_layers:
+            raise PlanError(
+                f"the profile in {self.profile.folder} is for {self.profile.num_layers} layers, "
+                f"and the model has {num_layers}"
+            )
+        schedule = self.schedule.for_horizon(horizon)
+        ranked = self.order.resolve(num_layers)
+        depths = resolve_depths(schedule, num_layers, horizon)
+        asked, lowest, core = deepest_asked(schedule, num_layers, horizon), min(depths), num_layers - len(ranked)
+        notes = []
+        if asked > num_layers:
+            notes.append(f"depth clipped from {asked} to {num_layers}: the model has {num_layers} layers")
+        if lowest < core:
+            notes.append(f"depth clipped from {lowest} to {core}: order {self.order} keeps {core} core layers")
+        return DepthPlan(
+            schedule=schedule.spec(),
+            order=self.order.spec(),
+            num_layers=num_layers,
+            horizon=horizon,
+            depths=tuple(max(depth, core) for depth in depths.tolist()),
+            drop_order=ranked,
+            notes=tuple(notes),
+            decider=schedule if isinstance(schedule, AdaptiveSchedule) else None,
+            profile=self.profile,
+        )
 
 
 def _parse_order(order: str | LayerOrder | None, profile: Profile | None) -> tuple[LayerOrder, Profile | None]:

@@ -149,6 +149,12 @@ def resolve_depths(schedule: DepthSchedule, num_layers: int, horizon: int) -> np
     return depths
 
 
+def deepest_asked(schedule: DepthSchedule, num_layers: int, horizon: int) -> int:
+    """The largest depth that a checked schedule asks for, before it is clamped to the model."""
+    steps = np.arange(horizon - min(int(schedule.start), horizon), dtype=np.int64)
+    return int(np.floor(_ask(schedule, steps, num_layers)).max()) if len(steps) else num_layers
+
+
 def decide_depth(schedule: AdaptiveSchedule, step: int, num_layers: int, signals: Signals) -> int:
     """Depth of one step of an adaptive schedule; full before ``start``."""
     start = int(schedule.start)

@@ -9,7 +9,7 @@ import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.calibrate import study as module
 from depthsched.calibrate.study import study
-from depthsched.plan import plan
+from depthsched.plans import plan
 from depthsched.score import Sample, paired
 
 from ..tiny import LAYERS, tiny

@@ -71,6 +71,15 @@ def test_a_cell_is_json_and_pairs_with_full_depth(folder, data):
     assert full["rows"][0]["score"] == row["full"]
 
 
+def test_what_a_plan_changed_is_kept_with_its_run(folder, data, tmp_path):
+    options = {**OPTIONS, "limit": 1, "max_new_tokens": 4, "data": data, "backend": "eager", "out": tmp_path}
+    for _ in ("run", "read from its file"):
+        evaluation = Evaluation(str(folder), [TASK], **options)
+        (row,) = evaluation.rows(evaluation.run("constant:depth=40"))
+        assert row.notes == ("depth clipped from 40 to 8: the model has 8 layers",)
+        assert row.to_json()["plan"] == "constant:depth=40"
+
+
 def test_lm_eval_finds_the_model_by_name(folder, data):
     """As a user of lm-eval would: its simple_evaluate, our name, a plan with settings."""
     from lm_eval import simple_evaluate

@@ -12,7 +12,7 @@ import torch
 
 from ..cost import ModelShape
 from ..environment import machine, versions
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from ..runtime.generate import generate
 from ..runtime.run import Run
 from ..stats import Interval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from ..runtime.trace import StepRecord, Trace
 
 _ROUNDS = 20

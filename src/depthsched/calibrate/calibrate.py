@@ -12,7 +12,7 @@ from typing import Any
 from ..adapters import adapter_for
 from ..errors import PlanError
 from ..files import digest
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from ..profile import Profile, model_identity, save_profile
 from ..score.answers import Sample
 from .judge import Quality

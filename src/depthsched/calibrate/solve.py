@@ -13,7 +13,8 @@ from ..budget import schedule_for_budget
 from ..cost import ModelShape
 from ..errors import SettingsError
 from ..files import write_figure
-from ..plan import DepthPlan, plan
+from ..order import Listed
+from ..plans import DepthPlan, plan
 from ..profile import Profile
 from .judge import Quality
 
@@ -104,7 +105,7 @@ class Frontier:
         if self.family == "step":
             spec = self._step(mean_depth)
         else:
-            order = "list:layers=" + "+".join(map(str, self.profile.drop_order))
+            order = Listed(self.profile.drop_order)
             options: dict[str, Any] = {"num_layers": layers, "horizon": self.horizon, "order": order}
             spec = schedule_for_budget(self.family, mean_depth, **options).spec()
         return plan(spec, num_layers=layers, horizon=self.horizon, profile=self.profile)

@@ -18,7 +18,7 @@ import numpy as np
 from ..adapters import Adapter, adapter_for
 from ..cost import Cost
 from ..errors import DepthschedError, SettingsError
-from ..plan import DepthPlan, plan
+from ..plans import DepthPlan, plan
 from ..profile import Profile
 from ..score import Sample, ScoreResult, load_samples, score
 from ..score.result import interval

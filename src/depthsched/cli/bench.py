@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import SettingsError
+from ..planspec import PlanSpec
 from .output import (
     DeviceOption,
     DtypeOption,
     JsonOption,
     ModelOption,
     OrderOption,
+    PlansOption,
     ProfileOption,
+    besides_full,
+    command_line,
     console,
     load_quietly,
     notes,
@@ -32,12 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def bench(
-    plans: Annotated[
-        str,
-        typer.Option(
-            "--plans", help="schedule[@order][+profile=DIR], several separated by ';'. Full depth is always in."
-        ),
-    ] = "constant:depth=20;d3",
+    plans: PlansOption = "constant:depth=20;d3",
     backends: Annotated[str, typer.Option("--backends", help="Separated by commas.")] = "eager,compiled",
     baseline: Annotated[str, typer.Option("--baseline", help="transformers or none.")] = "transformers",
     tokens: Annotated[int, typer.Option("--tokens", "-n", help="New tokens of each run.")] = 128,
@@ -55,11 +52,12 @@ def bench(
 ) -> None:
     """Compare plans and backends with transformers' generate, paired and interleaved."""
     _check(tokens, repeats, batch, baseline)
-    from ..plan import parse_plan
-
-    specs = [s.strip() for s in plans.split(";") if s.strip() and s.strip() != "full"]
-    for spec in specs:
-        parse_plan(spec, order, profile)  # before the model, so that a typo costs no loading
+    specs = besides_full(plans, order, profile)  # before the model, so that a typo costs no loading
+    given = {
+        "plans": plans, "backends": backends, "baseline": baseline, "tokens": tokens, "repeats": repeats,
+        "batch": batch, "random": random, "model": None if random else model, "order": order, "profile": profile,
+        "dtype": dtype, "device": device,
+    }  # fmt: skip
     say = notes()
     with say.status("loading the model", spinner="dots"):
         loaded, inputs = _load(model, random, dtype, device, batch)
@@ -69,14 +67,10 @@ def bench(
             inputs,
             specs,
             [b.strip() for b in backends.split(",") if b.strip()],
-            order,
-            profile,
             tokens=tokens,
             repeats=repeats,
             baseline=baseline == "transformers",
-            command=_command(
-                plans, backends, baseline, tokens, repeats, batch, model, random, order, profile, dtype, device
-            ),
+            command=command_line("bench", given),
             context={"model": random or model, "note": note},
             progress=status.update if status is not None else lambda _: None,
         )
@@ -121,51 +115,19 @@ def _load(model: str, random: str | None, dtype: str, device: str, batch: int) -
 def _measure(
     model: Any,
     inputs: Any,
-    specs: list[str],
+    specs: list[PlanSpec],
     backends: list[str],
-    order: str | None,
-    profile: str | None,
+    *,
+    context: dict[str, Any],
     **options: Any,
 ) -> Any:
     from ..adapters import adapter_for
     from ..bench import compare
-    from ..plan import plan
 
     depth = adapter_for(model).num_layers
-    resolve = partial(plan, num_layers=depth, horizon=options["tokens"])
-    resolved = {"full": resolve("full")} | {s: resolve(s, order, profile=profile) for s in specs}
-    return compare(model, inputs, resolved, backends, **options)
-
-
-def _command(
-    plans: str,
-    backends: str,
-    baseline: str,
-    tokens: int,
-    repeats: int,
-    batch: int,
-    model: str,
-    random: str | None,
-    order: str | None,
-    profile: str | None,
-    dtype: str,
-    device: str,
-) -> str:
-    """The command that measures the same again."""
-    given = {
-        "plans": plans,
-        "backends": backends,
-        "baseline": baseline,
-        "tokens": tokens,
-        "repeats": repeats,
-        "batch": batch,
-        **({"random": random} if random else {"model": model}),
-        **({"order": order} if order else {}),
-        **({"profile": profile} if profile else {}),
-        "dtype": dtype,
-        "device": device,
-    }
-    return "depthsched bench " + " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items())
+    plans = {spec.label: spec.resolve(depth, options["tokens"]) for spec in [PlanSpec.parse("full"), *specs]}
+    context["notes"] = [f"{name}: {note}" for name, plan in plans.items() for note in plan.notes]
+    return compare(model, inputs, plans, backends, context=context, **options)
 
 
 def _print(result: Any) -> None:
@@ -173,6 +135,8 @@ def _print(result: Any) -> None:
 
     out = console()
     about = result.context
+    for note in about["notes"]:
+        out.print(note, style="yellow", markup=False, soft_wrap=True)
     out.print(
         f"[bold]{about['model']}[/] {about['dtype']}, batch {about['batch']}, {about['machine']}; "
         f"copy bandwidth {about['copy_gb_per_s']:.1f} GB/s"

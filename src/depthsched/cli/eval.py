@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,17 +10,22 @@ import typer
 from ..environment import versions
 from ..errors import SettingsError
 from ..files import writable_folder, write_json
-from ..plan import parse_plan
+from ..planspec import PlanSpec
 from .output import (
     DeviceOption,
     DtypeOption,
     JsonOption,
     ModelOption,
     OrderOption,
+    PlansOption,
+    ProfileOption,
+    besides_full,
+    command_line,
     console,
     notes,
     print_json,
     quiet_libraries,
+    say_notes,
     table,
 )
 
@@ -36,10 +40,7 @@ def add_to(app: typer.Typer) -> None:
 
 def evaluate(
     tasks: Annotated[str, typer.Option("--tasks", help="lm-eval tasks that generate, separated by commas; * matches.")],
-    plans: Annotated[
-        str,
-        typer.Option("--plans", help="schedule[@order][+profile=DIR], several separated by ';'. Full is always in."),
-    ] = "full",
+    plans: PlansOption = "full",
     limit: Annotated[int | None, typer.Option("--limit", help="Only so many items of each task.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Folder with gsm8k/ and bbh/, in place of a hub.")] = None,
     max_new_tokens: Annotated[
@@ -47,7 +48,7 @@ def evaluate(
     ] = None,
     model: ModelOption = "smollm2",
     order: OrderOption = None,
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile that calibrate wrote.")] = None,
+    profile: ProfileOption = None,
     backend: Annotated[str, typer.Option("--backend", help="auto, eager, compiled or cuda-graph.")] = "auto",
     batch: Annotated[int, typer.Option("--batch", "-b", help="Items decoded together.")] = 32,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
@@ -59,25 +60,29 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Task scores under plans, paired item by item with full depth. Needs the extra eval (lm-eval)."""
-    specs = [spec.strip() for spec in plans.split(";") if spec.strip() and spec.strip() != "full"]
-    for spec in specs:
-        parse_plan(spec, order, profile)  # before the model, so that a typo costs no loading
+    specs = besides_full(plans, order, profile)  # before the model, so that a typo costs no loading
     if batch < 1:
         raise SettingsError(f"--batch {batch} must be at least 1")
-    if out is not None:
-        writable_folder(out, "give another --out")
     _quiet()
     from ..evaluate.run import Evaluation
 
     options: dict[str, Any] = {
-        "data": data, "limit": limit, "max_new_tokens": max_new_tokens, "profile": profile, "order": order,
+        "data": data, "limit": limit, "max_new_tokens": max_new_tokens,
         "dtype": dtype, "device": device, "backend": backend, "batch": batch, "chat": chat,
     }  # fmt: skip
     evaluation = Evaluation(model, [t.strip() for t in tasks.split(",") if t.strip()], out=out, **options)
+    if out is not None:
+        writable_folder(out, "give another --out")  # before the work
+    specs = [PlanSpec.parse("full"), *specs]
     rows = _run(evaluation, specs)
+    for label, found in {row.plan: row.notes for row in rows}.items():
+        say_notes(label, found)
+    options |= {"profile": profile, "order": order}
+    labels = ";".join(spec.label for spec in specs)
+    asked = {"tasks": tasks, "plans": labels, "model": model, **options, "data": "DATA" if data else None}
     result: dict[str, Any] = {
         "rows": [row.to_json() for row in rows],
-        "context": {"model": model, "command": _command(tasks, ["full", *specs], model, options), **options},
+        "context": {"model": model, "command": command_line("eval", asked), **options},
         "versions": versions(),
     }
     result["context"]["data"] = str(data) if data else None
@@ -97,7 +102,7 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _run(evaluation: Evaluation, specs: list[str]) -> list[EvalRow]:
+def _run(evaluation: Evaluation, specs: list[PlanSpec]) -> list[EvalRow]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     rows: list[EvalRow] = []
@@ -108,21 +113,9 @@ def _run(evaluation: Evaluation, specs: list[str]) -> list[EvalRow]:
         def progress(what: str, done: int, of: int) -> None:
             bar.update(shown, description=what, completed=done, total=of)
 
-        for spec in ["full", *specs]:
+        for spec in specs:
             rows += evaluation.rows(evaluation.run(spec, progress), progress)
     return rows
-
-
-def _command(tasks: str, plans: list[str], model: str, options: dict[str, Any]) -> str:
-    """The command that evaluates the same again; the folder of the data is named DATA."""
-    words = ["depthsched eval", "--tasks", shlex.quote(tasks), "--plans", shlex.quote(";".join(plans))]
-    words += ["--model", shlex.quote(model)]
-    for name, value in options.items():
-        if value is True:
-            words.append(f"--{name}")
-        elif value not in (None, False):
-            words += [f"--{name.replace('_', '-')}", "DATA" if name == "data" else shlex.quote(str(value))]
-    return " ".join(words)
 
 
 def _print(rows: list[EvalRow]) -> None:

@@ -12,7 +12,7 @@ import typer
 from ..encoding import encode, model_inputs
 from ..environment import versions
 from ..errors import SettingsError
-from ..plan import parse_plan
+from ..planspec import PlanSpec
 from . import generate_view as view
 from .output import (
     DeviceOption,
@@ -25,6 +25,7 @@ from .output import (
     load_quietly,
     notes,
     print_json,
+    say_notes,
 )
 
 
@@ -58,22 +59,21 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     sampling = _sampling(temperature, top_p)
     _check_numbers(max_new_tokens, seed)
-    parse_plan(schedule, order, profile)  # before the model, so that a typo costs no loading
+    spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
         loaded, tokenizer = load_quietly(model, dtype, device)
     inputs = model_inputs([encode(tokenizer, text, raw=raw)])
     options = {"max_new_tokens": max_new_tokens, "skipped_kv": skipped_kv, "force": force, **sampling}
-    arms: list[dict[str, Any]] = [{"plan": schedule, "order": order, "profile": profile}]
-    if compare:
-        arms.insert(0, {"plan": "full"})
+    arms = [PlanSpec.parse("full"), spec] if compare else [spec]
     with say.status("warming up", spinner="dots"):  # first calls allocate and choose kernels
-        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), {**arms[-1], **options, "max_new_tokens": 2})
+        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), spec, {**options, "max_new_tokens": 2})
     results = []
     for arm in arms:
-        bar = view.progress(say, f"generating, {arm['plan']}", max_new_tokens)
-        results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, {**arm, **options}))
+        bar = view.progress(say, f"generating, {arm.label}", max_new_tokens)
+        results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, arm, options))
     result = results[-1]
+    say_notes(spec.label, result["notes"])
     result |= {"model": model, "prompt": text, "versions": versions()}
     if compare:
         result["full"] = results[0]
@@ -140,6 +140,7 @@ def _run(
     backend: str,
     seed: int,
     bar: Any,
+    plan: PlanSpec,
     options: dict[str, Any],
 ) -> dict[str, Any]:
     import torch
@@ -148,5 +149,5 @@ def _run(
 
     torch.manual_seed(seed)
     with bar as streamer:
-        run = run_plan(model, inputs, backend=backend, streamer=streamer, **options)
+        run = run_plan(model, inputs, plan, backend=backend, streamer=streamer, **options)
     return {"text": tokenizer.decode(run.tokens[0], skip_special_tokens=True), **run.to_json(), "_run": run}

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from ..planspec import SYNTAX, PlanSpec
+
+PLAN_SYNTAX = escape(SYNTAX)  # or help texts lose what stands in brackets
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="smollm2 (embedded), a local folder, a .gguf file or a hub id.")
 ]
 ScheduleOption = Annotated[
     str,
-    typer.Option("--schedule", "-s", help="name:key=value,... or file.py:Class:key=value,...; @order may follow."),
+    typer.Option("--schedule", "-s", help=f"{PLAN_SYNTAX}; schedule: name:key=value,... or file.py:Class:..."),
+]
+PlansOption = Annotated[
+    str, typer.Option("--plans", help=f"{PLAN_SYNTAX}, several separated by ';'. Full depth is always in.")
 ]
 OrderOption = Annotated[
     str | None, typer.Option("--order", "-o", help="Which layers go first, such as middle-out:head=2,tail=2.")
@@ -36,6 +45,27 @@ def console() -> Console:
 def notes() -> Console:
     """Where progress goes: stderr."""
     return Console(stderr=True, highlight=False)
+
+
+def besides_full(plans: str, order: str | None, profile: str | None) -> list[PlanSpec]:
+    """The plans of a :data:`PlansOption` without full depth, which is always in."""
+    return [spec for spec in PlanSpec.parse_all(plans, order, profile) if spec.label != "full"]
+
+
+def command_line(command: str, options: Mapping[str, Any]) -> str:
+    """The command that does the same again; options that are not set are left out."""
+    words = [f"depthsched {command}"]
+    for name, value in options.items():
+        if value not in (None, False):
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [shlex.quote(str(value))]
+    return " ".join(words)
+
+
+def say_notes(plan: str, found: Iterable[str]) -> None:
+    """Say on stderr what a plan had to change."""
+    for note in found:
+        notes().print(f"{plan}: {note}", style="yellow", markup=False, soft_wrap=True)
 
 
 def print_json(data: dict[str, Any]) -> None:

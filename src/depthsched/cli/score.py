@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..environment import versions
-from ..plan import parse_plan
+from ..planspec import PlanSpec
 from .output import (
+    PLAN_SYNTAX,
     DeviceOption,
     DtypeOption,
     JsonOption,
@@ -20,6 +21,7 @@ from .output import (
     notes,
     print_json,
     quiet_libraries,
+    say_notes,
     table,
 )
 
@@ -33,11 +35,8 @@ def add_to(app: typer.Typer) -> None:
 
 def score(
     prompts: Annotated[Path, typer.Option("--prompts", help="JSON lines: prompt (or question), maybe completion.")],
-    schedule: Annotated[
-        str,
-        typer.Option(
-            "--schedule", "-s", help="A schedule; @order and +profile=DIR may follow; several are separated by ';'."
-        ),
+    plans: Annotated[
+        str, typer.Option("--plans", "--schedule", "-s", help=f"{PLAN_SYNTAX}, several separated by ';'.")
     ] = "d3",
     order: OrderOption = None,
     profile: ProfileOption = None,
@@ -53,18 +52,21 @@ def score(
     json: JsonOption = False,
 ) -> None:
     """What a schedule costs in quality: KL, agreement and perplexity against full depth, on the same tokens."""
-    specs = [spec.strip() for spec in schedule.split(";") if spec.strip()]
-    for spec in specs:
-        parse_plan(spec, order, profile)  # before the model, so that a typo costs no loading
+    specs = PlanSpec.parse_all(plans, order, profile)  # before the model, so that a typo costs no loading
     loaded, samples = load_samples(model, prompts, limit, max_new_tokens, raw, dtype, device)
-    from ..plan import plan
     from ..score import score as score_plans
 
     layers = loaded.config.get_text_config(decoder=True).num_hidden_layers
-    plans = [plan(spec, order, num_layers=layers, horizon=max_new_tokens, profile=profile) for spec in specs]
+    resolved = [spec.resolve(layers, max_new_tokens) for spec in specs]
+    for spec, plan in zip(specs, resolved, strict=True):
+        say_notes(spec.label, plan.notes)
     with notes().status("scoring", spinner="dots") as status:
         results = score_plans(
-            loaded, plans, samples, method=method, progress=lambda done, of: status.update(f"scoring, {done} of {of}")
+            loaded,
+            resolved,
+            samples,
+            method=method,
+            progress=lambda done, of: status.update(f"scoring, {done} of {of}"),
         )
     if json:
         rows = [result.to_json() for result in results]

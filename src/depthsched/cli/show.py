@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..budget import schedule_for_budget
-from ..plan import DepthPlan, plan
-from ..planspec import parse_plan, split_plan
+from ..plans import DepthPlan
+from ..planspec import PlanSpec, PlanText
 from ..text import ranges
-from .output import JsonOption, OrderOption, ProfileOption, console, print_json, table
+from .output import PLAN_SYNTAX, JsonOption, OrderOption, ProfileOption, console, print_json, table
 
 _LAYERS = 32
 
@@ -21,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def show(
-    schedule: Annotated[str, typer.Argument(help="A schedule, such as d3:alpha=0.995,start=32@early-exit.")],
+    schedule: Annotated[str, typer.Argument(help=f"{PLAN_SYNTAX}, such as d3:alpha=0.995,start=32@early-exit.")],
     layers: Annotated[
         int | None, typer.Option("--layers", "-l", help="Decoder layers of the model; default the profile's, or 32.")
     ] = None,
@@ -35,13 +36,14 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Which layers a schedule runs at each token, and what that saves on paper."""
-    idea, layer_order, loaded = parse_plan(schedule, order, profile)
+    spec = PlanSpec.parse(schedule, order, profile)
     if layers is None:
-        layers = loaded.num_layers if loaded else _LAYERS
+        layers = spec.profile.num_layers if spec.profile else _LAYERS
     if mean_depth is not None:
-        family = split_plan(schedule)[0]
-        idea = schedule_for_budget(family, mean_depth, num_layers=layers, horizon=tokens, order=layer_order)
-    resolved = plan(idea, layer_order, num_layers=layers, horizon=tokens, profile=loaded)
+        family = PlanText.of(schedule).schedule
+        idea = schedule_for_budget(family, mean_depth, num_layers=layers, horizon=tokens, order=spec.order)
+        spec = replace(spec, schedule=idea)
+    resolved = spec.resolve(layers, tokens)
     if png is not None:
         from ..report.curve import save_curve
 

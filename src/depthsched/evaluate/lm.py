@@ -13,8 +13,8 @@ from torch import Tensor
 from ..adapters import adapter_for
 from ..errors import PlanError
 from ..models import load_model
-from ..plan import DepthPlan, parse_plan
-from ..plan import plan as make_plan
+from ..plans import DepthPlan
+from ..planspec import PlanSpec
 from ..runtime.generate import generate
 from ..runtime.run import Run
 from ..schedule import AdaptiveSchedule
@@ -39,8 +39,8 @@ class DepthLM(HFLM):  # type: ignore[misc]
     ----------
     pretrained : str or transformers.PreTrainedModel
         As for :func:`depthsched.load_model`, or a model at hand, with ``tokenizer``.
-    plan : str
-        ``schedule[@order][+profile=DIR]``, resolved with each task's own maximum of tokens as its horizon.
+    plan : str or PlanSpec
+        Resolved with each task's own maximum of tokens as its horizon.
     profile, order : str, optional
         Defaults for a plan that names none.
     backend : str
@@ -56,7 +56,7 @@ class DepthLM(HFLM):  # type: ignore[misc]
     def __init__(
         self,
         pretrained: Any = "smollm2",
-        plan: str = "full",
+        plan: str | PlanSpec = "full",
         profile: str | None = None,
         order: str | None = None,
         dtype: Any = "auto",
@@ -68,24 +68,25 @@ class DepthLM(HFLM):  # type: ignore[misc]
         progress: Callable[[int], None] | None = None,
         **kwargs: Any,
     ) -> None:
-        schedule, _, _ = parse_plan(plan, order, profile)  # before the model, so that a typo costs no loading
+        self.spec = PlanSpec.parse(plan, order, profile)  # before the model, so that a typo costs no loading
         if isinstance(pretrained, str):
             pretrained, tokenizer = load_model(pretrained, dtype=dtype, device=_device(device))
-        rows = 1 if isinstance(schedule, AdaptiveSchedule) else _batch_size(batch_size)
+        rows = 1 if isinstance(self.spec.schedule, AdaptiveSchedule) else _batch_size(batch_size)
         super().__init__(pretrained=pretrained, tokenizer=tokenizer, backend="causal", batch_size=rows, **kwargs)
-        self.spec, self.order, self.profile, self.runtime = plan, order, profile, backend
+        self.runtime = backend
         self.adapter = adapter_for(self.model)
         self.store = store or PromptStore(self.adapter)
         self.progress = progress or (lambda done: None)
         self.records: dict[str, RowRecord] = {}
         self._prefix: tuple[int, ...] = ()
         self._contexts: Sequence[str] = ()
+        self.notes: dict[str, None] = {}
         self._resolved = functools.cache(self._resolve)
 
     def _resolve(self, horizon: int) -> DepthPlan:
-        return make_plan(
-            self.spec, self.order, num_layers=self.adapter.num_layers, horizon=horizon, profile=self.profile
-        )
+        plan = self.spec.resolve(self.adapter.num_layers, horizon)
+        self.notes |= dict.fromkeys(plan.notes)
+        return plan
 
     def loglikelihood(self, *args: Any, **kwargs: Any) -> Any:
         """Refused; so are the two below.

@@ -63,6 +63,8 @@ class TaskRun:
     num_layers : int
     samples : tuple of Sample
         In the order of the task.
+    notes : tuple of str
+        What the plan had to change.
     """
 
     task: str
@@ -70,11 +72,13 @@ class TaskRun:
     shared: str
     num_layers: int
     samples: tuple[Sample, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TaskRun:
         samples = tuple(map(Sample.from_json, data["samples"]))
-        return cls(data["task"], data["plan"], data["shared"], data["num_layers"], samples)
+        notes = tuple(data.get("notes", ()))  # absent in files of 0.1
+        return cls(data["task"], data["plan"], data["shared"], data["num_layers"], samples, notes)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "samples": [s.to_json() for s in self.samples]}
@@ -120,6 +124,8 @@ class EvalRow:
     tokens_per_second : float
     tokens : int
         Decode steps of all items.
+    notes : tuple of str
+        What the plan had to change.
     """
 
     task: str
@@ -132,6 +138,7 @@ class EvalRow:
     speedup: float
     tokens_per_second: float
     tokens: int
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         own = {k: v for k, v in vars(self).items() if k != "paired"}
@@ -163,6 +170,7 @@ def compare_runs(run: TaskRun, full: TaskRun) -> list[EvalRow]:
             speedup=run.tokens_per_second / rate if rate else 1.0,
             tokens_per_second=run.tokens_per_second,
             tokens=run.decode_tokens,
+            notes=run.notes,
         )
         for metric in run.metrics
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..files import digest, json_digest, write_json
-from ..plan import parse_plan
+from ..planspec import PlanSpec
 from .extra import need_lm_eval
 from .results import EvalRow, Sample, TaskRun, compare_runs
 from .tasks import load_tasks, local_file
@@ -36,8 +36,6 @@ class Evaluation:
         Items of each task, the first ones.
     max_new_tokens : int, optional
         In place of each task's own maximum; also the horizon of the plans.
-    profile, order : str, optional
-        Defaults for plans that name none.
     dtype, device, backend : str
     batch : int, optional
         Rows decoded together, 32 unless given.
@@ -60,8 +58,6 @@ class Evaluation:
         data: str | Path | None = None,
         limit: int | None = None,
         max_new_tokens: int | None = None,
-        profile: str | None = None,
-        order: str | None = None,
         dtype: str = "auto",
         device: str = "auto",
         backend: str = "auto",
@@ -75,7 +71,7 @@ class Evaluation:
         if max_new_tokens is not None and max_new_tokens < 2:
             raise SettingsError(f"max_new_tokens {max_new_tokens} must be at least 2: the first is the prefill's")
         self.tasks = load_tasks(tasks, data, max_new_tokens)
-        self.data, self.limit, self.profile, self.order = data, limit, profile, order
+        self.data, self.limit = data, limit
         self.batch, self.backend, self.chat = batch or DEFAULT_BATCH, backend, chat
         self.out = Path(out) if out is not None else None
         self._settings: dict[str, Any] = {
@@ -90,15 +86,16 @@ class Evaluation:
         self._load = functools.cache(lambda: _load(model, dtype, device))
         self._full: dict[str, TaskRun] = {}
 
-    def run(self, plan: str, progress: Progress | None = None) -> list[TaskRun]:
+    def run(self, plan: str | PlanSpec, progress: Progress | None = None) -> list[TaskRun]:
         """Every task under a plan.
 
         Raises
         ------
         SettingsError, PlanError, ProfileError
         """
-        runs = [self._kept(name, plan, progress) for name in self.tasks]
-        if plan == FULL:
+        spec = PlanSpec.parse(plan)
+        runs = [self._kept(name, spec, progress) for name in self.tasks]
+        if spec.label == FULL:
             self._full = {run.task: run for run in runs}
         return runs
 
@@ -108,11 +105,11 @@ class Evaluation:
             self.run(FULL, progress)
         return [row for run in runs for row in compare_runs(run, self._full[run.task])]
 
-    def _kept(self, task: str, plan: str, progress: Progress | None) -> TaskRun:
+    def _kept(self, task: str, plan: PlanSpec, progress: Progress | None) -> TaskRun:
         """One task under one plan, from its file if it is there."""
         if self.out is None:
             return self._run(task, plan, progress)
-        key = {**self._settings, "task": task, "plan": self._named(plan), "data": _digest(self.data, task)}
+        key = {**self._settings, "task": task, "plan": plan.key, "data": _digest(self.data, task)}
         path = self.out / "samples" / f"{task}-{json_digest(key, 12)}.json"
         if path.is_file():
             return TaskRun.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -120,12 +117,7 @@ class Evaluation:
         write_json(path, {"settings": key, **run.to_json()})
         return run
 
-    def _named(self, plan: str) -> str:
-        """The plan with its defaults filled in: what it is, however it was asked for."""
-        schedule, order, profile = parse_plan(plan, self.order, self.profile)
-        return f"{schedule.spec()}@{order.spec()}" + (f"+{profile.digest}" if profile else "")
-
-    def _run(self, name: str, plan: str, progress: Progress | None) -> TaskRun:
+    def _run(self, name: str, plan: PlanSpec, progress: Progress | None) -> TaskRun:
         from lm_eval.evaluator import evaluate
 
         from .lm import DepthLM
@@ -138,14 +130,12 @@ class Evaluation:
             nonlocal done
             done += count
             if progress is not None:
-                progress(f"{name}, {plan}", done, total)
+                progress(f"{name}, {plan.label}", done, total)
 
         lm = DepthLM(
             pretrained=model,
             tokenizer=tokenizer,
             plan=plan,
-            profile=self.profile,
-            order=self.order,
             backend=self.backend,
             batch_size=self.batch,
             store=store,
@@ -159,18 +149,17 @@ class Evaluation:
             apply_chat_template=self.chat,
         )
         shared, samples = _samples(found["samples"][name], lm)
-        return TaskRun(name, plan, shared, lm.adapter.num_layers, samples)
+        return TaskRun(name, plan.label, shared, lm.adapter.num_layers, samples, tuple(lm.notes))
 
 
 def evaluate_cell(
     model_name: str,
     tasks: Sequence[str],
-    plan_spec: str,
+    plan: str | PlanSpec,
     *,
     data: str | Path | None = None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
-    profile: str | None = None,
     dtype: str = "auto",
     backend: str = "auto",
     batch: int | None = None,
@@ -190,15 +179,14 @@ def evaluate_cell(
     ------
     MissingExtraError, ModelError, SettingsError, PlanError, ProfileError
     """
-    parse_plan(plan_spec, None, profile)
+    spec = PlanSpec.parse(plan)
     evaluation = _evaluation(
-        model_name, tuple(tasks), str(data) if data is not None else None, limit, max_new_tokens, profile, dtype,
-        backend, batch,
+        model_name, tuple(tasks), str(data) if data is not None else None, limit, max_new_tokens, dtype, backend, batch,
     )  # fmt: skip
-    runs = evaluation.run(plan_spec)
+    runs = evaluation.run(spec)
     rows = evaluation.rows(runs)
     samples = [{"task": run.task, "plan": run.plan, **sample.to_json()} for run in runs for sample in run.samples]
-    return {"plan": plan_spec, "rows": [row.to_json() for row in rows], "samples": samples}
+    return {"plan": spec.label, "rows": [row.to_json() for row in rows], "samples": samples}
 
 
 @functools.lru_cache(maxsize=1)
@@ -208,13 +196,12 @@ def _evaluation(
     data: str | None,
     limit: int | None,
     max_new_tokens: int | None,
-    profile: str | None,
     dtype: str,
     backend: str,
     batch: int | None,
 ) -> Evaluation:
     return Evaluation(
-        model, tasks, data=data, limit=limit, max_new_tokens=max_new_tokens, profile=profile, dtype=dtype,
+        model, tasks, data=data, limit=limit, max_new_tokens=max_new_tokens, dtype=dtype,
         backend=backend, batch=batch,
     )  # fmt: skip
 

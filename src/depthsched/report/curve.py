@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..files import write_figure
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 
 
 def save_curve(plan: DepthPlan, path: Path | str) -> None:

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from ..adapters import adapter_for
 from ..errors import AttachError, CacheError
-from ..plan import DepthPlan
+from ..plans import DepthPlan
+from ..planspec import PlanSpec
 from ..schedule import DepthSchedule, Signals
 from .arguments import effective, refuse_in_attach
 from .cache import refuse_holes
@@ -182,7 +183,7 @@ def _refuse_continuous_batching(*args: Any, **kwargs: Any) -> Any:
 
 def attach(
     model: Any,
-    plan: DepthPlan | DepthSchedule | str,
+    plan: DepthPlan | PlanSpec | DepthSchedule | str,
     *,
     order: Any = None,
     profile: Any = None,
@@ -199,7 +200,7 @@ def attach(
     ----------
     model : transformers.PreTrainedModel
         Or a wrapper around one, such as PEFT's.
-    plan : DepthPlan, DepthSchedule or str
+    plan : DepthPlan, PlanSpec, DepthSchedule or str
         A spec or schedule is resolved for this model with ``horizon``.
     order : str or LayerOrder, optional
         Order for a spec or schedule.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..adapters import Adapter
 from ..errors import PlanError
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from .compiled import CompiledBackend, CudaGraphBackend, Layout, is_compiled, layout_of, why_not
 from .eager import EagerBackend
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..adapters import Adapter
 from ..bridge import Bridge, prepared
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 
 
 class DepthLayers:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapter
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from .depths import DepthLayers
 from .forward import run_prompt, run_tokens
 from .gate import LayerGate

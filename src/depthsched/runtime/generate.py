@@ -8,7 +8,8 @@ from transformers import StoppingCriteriaList, StopStringCriteria
 
 from ..adapters import adapter_for
 from ..errors import PlanError
-from ..plan import DepthPlan
+from ..plans import DepthPlan
+from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
 from .arguments import effective, max_tokens, refuse_in_generate
 from .backends import make_backend
@@ -26,7 +27,7 @@ DEFAULT_TOKENS = 256
 def generate(
     model: Any,
     inputs: Any,
-    plan: DepthPlan | DepthSchedule | str = "full",
+    plan: DepthPlan | PlanSpec | DepthSchedule | str = "full",
     *,
     order: Any = None,
     profile: Any = None,
@@ -48,7 +49,7 @@ def generate(
     inputs : mapping or torch.Tensor
         What a tokenizer returns (``input_ids`` and ``attention_mask``), or ids ``[batch, tokens]`` alone.
         Pad on the left.
-    plan : DepthPlan, DepthSchedule or str
+    plan : DepthPlan, PlanSpec, DepthSchedule or str
         A spec or schedule is resolved for this model with ``max_new_tokens`` as its horizon.
     order : str or LayerOrder, optional
         Order for a spec or schedule.

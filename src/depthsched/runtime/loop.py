@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CacheError
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from .backends import Backend
 from .cache import cache_lengths, refuse_holes
 from .sampler import RunningRows, Sampler

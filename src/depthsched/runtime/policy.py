@@ -6,19 +6,19 @@ from typing import Any
 
 from ..adapters import Adapter
 from ..errors import PlanError
-from ..plan import DepthPlan
-from ..plan import plan as make_plan
+from ..plans import DepthPlan
+from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
 
 SKIPPED_KV = ("auto", "write", "omit")
 
 
 def as_plan(
-    plan: DepthPlan | DepthSchedule | str, order: Any, profile: Any, num_layers: int, horizon: int
+    plan: DepthPlan | PlanSpec | DepthSchedule | str, order: Any, profile: Any, num_layers: int, horizon: int
 ) -> DepthPlan:
     """The plan itself, or a spec or schedule resolved for the model."""
     if not isinstance(plan, DepthPlan):
-        return make_plan(plan, order, num_layers=num_layers, horizon=horizon, profile=profile)
+        return PlanSpec.parse(plan, order, profile).resolve(num_layers, horizon)
     if order is not None:
         raise PlanError("this plan has its order already; give the order when you make the plan")
     if profile is not None:

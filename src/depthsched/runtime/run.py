@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..cost import Cost, ModelShape
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from .trace import Trace
 
 
@@ -94,6 +94,7 @@ class Run:
             "schedule": self.plan.schedule,
             "order": self.plan.order,
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
+            "notes": list(self.plan.notes),
         }
 
     def report(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from ..schedule import Signals
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import DepthschedError
-from ..plan import DepthPlan, plan
+from ..plans import DepthPlan, plan
 from .answers import Sample
 from .load import load_samples
 from .scorer import score

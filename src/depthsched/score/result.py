@@ -68,6 +68,8 @@ class ScoreResult:
         For paired comparisons of two plans on the same prompts.
     seconds : float
         Wall clock of scoring: both passes, without generating answers.
+    notes : tuple of str
+        What the plan had to change.
     """
 
     schedule: str
@@ -86,6 +88,7 @@ class ScoreResult:
     per_step: tuple[Group, ...]
     per_prompt: tuple[PromptScore, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def perplexity_full(self) -> float:
@@ -102,6 +105,7 @@ class ScoreResult:
         plain = (*_PLAN, "perplexity_full", "perplexity", "mean_depth", "bytes_speedup", "seconds")
         return {
             **{name: getattr(self, name) for name in plain},
+            "notes": list(self.notes),
             "kl": self.kl.mean,
             "agreement": self.agreement.mean,
             "intervals": {name: getattr(self, name).to_json() for name in METRICS},

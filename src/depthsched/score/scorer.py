@@ -14,8 +14,8 @@ from transformers import DynamicCache
 from ..adapters import Adapter, adapter_for
 from ..cost import Cost
 from ..errors import PlanError
-from ..plan import DepthPlan
-from ..plan import plan as make_plan
+from ..plans import DepthPlan
+from ..planspec import PlanSpec
 from ..runtime.eager import EagerBackend
 from ..runtime.policy import check_plan, writes_kv
 from ..runtime.signals import read_signals
@@ -176,7 +176,7 @@ def _decode(adapter: Adapter, plan: DepthPlan, sample: Sample) -> tuple[torch.Te
 
 
 def _full_plan(plan: DepthPlan) -> DepthPlan:
-    return make_plan("full", num_layers=plan.num_layers, horizon=plan.horizon)
+    return PlanSpec.parse("full").resolve(plan.num_layers, plan.horizon)
 
 
 def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float, method: str) -> ScoreResult:
@@ -203,4 +203,5 @@ def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float,
             for i, n in enumerate(counts)
         ),
         seconds=seconds,
+        notes=plan.notes,
     )

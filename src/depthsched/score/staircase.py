@@ -20,7 +20,7 @@ from ..adapters import Adapter
 from ..bridge import Bridge, Bridges
 from ..encoding import left_padded
 from ..errors import PlanError
-from ..plan import DepthPlan
+from ..plans import DepthPlan
 from ..runtime.gate import LayerGate
 from .answers import Sample
 

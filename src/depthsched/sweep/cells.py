@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..files import json_digest
+from ..planspec import PlanText
 
 FORMAT = 1
 
@@ -22,7 +23,7 @@ class Cell:
     model, dtype, device : str
         As :func:`depthsched.load_model` takes them.
     plan : str
-        The whole plan, ``schedule[@order][+profile=DIR]``, with its settings written out.
+        The whole plan as text, with its settings written out.
     label : str
         The plan as its author wrote it, for people to read.
     options : mapping
@@ -46,7 +47,8 @@ class Cell:
     @property
     def plan_key(self) -> str:
         """The plan without the place of its profile: equal for equal plans, wherever their files lie."""
-        return f"{self.plan.partition('+profile=')[0]}+{self.digests.get('profile', '')}".rstrip("+")
+        plan = PlanText.of(self.plan)._replace(profile="")
+        return f"{plan}+{self.digests.get('profile', '')}".rstrip("+")
 
     @property
     def id(self) -> str:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DepthschedError, SettingsError
 from ..files import digest
-from ..planspec import parse_plan
-from ..schedules import Full
+from ..planspec import PlanSpec, PlanText
+from ..profile import Profile
 from .cells import Cell
 from .grid import Grid
 
 MOST_CELLS = 100_000
 _DATA = (".json", ".jsonl", ".txt", ".yaml")
-
-
-@dataclass(frozen=True)
-class _Plan:
-    spec: str
-    label: str
-    digests: dict[str, str]
 
 
 def cells_of(grid: Grid) -> list[Cell]:
@@ -49,40 +43,35 @@ def cells_of(grid: Grid) -> list[Cell]:
                         model=model,
                         dtype=dtype,
                         device=grid.device,
-                        plan=plan.spec,
+                        plan="full" if plan.is_full else str(plan),  # no order and no bridge ever acts on it
                         label=plan.label,
                         options=options,
                         paths=paths,
-                        digests=digests | weights | plan.digests,
+                        digests=digests | weights | _profile_digest(plan),
                     )
                     cells.setdefault(cell.id, cell)
     return list(cells.values())
 
 
-def _plans(grid: Grid) -> Iterator[_Plan]:
+def _plans(grid: Grid) -> Iterator[PlanSpec]:
+    """Every plan; what its own text says wins over the keys of the grid."""
+    load = functools.cache(Profile.load)
     for profile in grid.profiles:
         for order in grid.orders:
             for schedule in grid.schedules:
-                yield _plan(schedule, order, profile)
+                text = PlanText.of(schedule)
+                key = "orders" if order and not text.order else "schedules"
+                text = text._replace(order=text.order or order or "")
+                try:
+                    spec = PlanSpec.parse(str(text), None, profile, load=load)
+                except DepthschedError as error:
+                    raise SettingsError(f"key {key!r}, plan {str(text)!r}: {error}") from error
+                yield dataclasses.replace(spec, label=_label(text, spec))
 
 
-def _plan(text: str, order: str | None, profile: str | None) -> _Plan:
-    """A plan with everything written out; what its own text says wins over the keys of the grid."""
-    base, plus, own_profile = text.partition("+profile=")
-    if order is not None and "@" not in base:
-        base = f"{base}@{order}"
-    try:
-        schedule, ranking, used = parse_plan(base + plus + own_profile, None, profile)
-    except DepthschedError as error:
-        key = "orders" if order and "@" not in text else "schedules"
-        raise SettingsError(f"key {key!r}, plan {base + plus + own_profile!r}: {error}") from error
-    if isinstance(schedule, Full):
-        return _Plan("full", "full", {})  # every layer runs: no order and no bridge ever acts
-    place = f"+profile={used.folder}" if used else ""
-    named = f"+profile={used.folder.name}" if used else ""
-    label = f"{base.strip()}{named}"
-    spec = f"{schedule.spec()}@{ranking.spec()}{place}"
-    return _Plan(spec, label, {"profile": used.digest} if used else {})
+def _label(text: PlanText, spec: PlanSpec) -> str:
+    """The plan as its author wrote it, the profile by the name of its folder."""
+    return "full" if spec.is_full else str(text._replace(profile=spec.profile.folder.name if spec.profile else ""))
 
 
 _Measure = tuple[str, dict[str, Any], dict[str, str], dict[str, str]]
@@ -124,6 +113,10 @@ def _eval(grid: Grid) -> Iterator[_Measure]:
                 "batch": grid.batch,
             }
             yield "eval", options, paths, digests
+
+
+def _profile_digest(plan: PlanSpec) -> dict[str, str]:
+    return {"profile": plan.profile.digest} if plan.profile and not plan.is_full else {}
 
 
 def _digest_model(path: Path) -> dict[str, str]:

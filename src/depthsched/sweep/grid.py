@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
+from ..planspec import PlanText
 from ..settings import suggest
 
 MEASURES = ("score", "bench", "eval")
@@ -24,7 +25,7 @@ class Grid:
     Attributes
     ----------
     schedules : tuple of str
-        Plans, ``schedule[@order][+profile=DIR]``. In the file also ``{d3: {alpha: [0.995, 0.997], start: 16}}``,
+        Plans. In the file also ``{d3: {alpha: [0.995, 0.997], start: 16}}``,
         which stands for every combination of the settings.
     orders, profiles : tuple of str or None
         For the schedules that name none of their own; ``null`` is the default order, and no profile.
@@ -141,8 +142,8 @@ def _place(path: str, folder: Path) -> str:
 
 
 def _with_place(spec: str, folder: Path) -> str:
-    plan, plus, profile = spec.partition("+profile=")
-    return f"{plan}{plus}{_place(profile, folder)}" if plus else spec
+    plan = PlanText.of(spec)
+    return str(plan._replace(profile=_place(plan.profile, folder))) if plan.profile else spec
 
 
 def _parse(text: str) -> Any:
@@ -220,7 +221,7 @@ def _schedules(key: str, value: Any) -> tuple[str, ...]:
     for item in value if isinstance(value, list) else [value]:
         found += _combinations(key, item) if isinstance(item, Mapping) else _texts(key, item)
     for spec in found:
-        if ".py" in spec.partition("+profile=")[0]:
+        if ".py" in PlanText.of(spec).schedule:
             raise SettingsError(
                 f"key {key!r}: {spec!r} names a Python file, and a grid runs no code; make it a plug-in: depthsched new"
             )

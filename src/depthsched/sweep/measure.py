@@ -8,8 +8,8 @@ import importlib.util
 from typing import Any
 
 from ..errors import SettingsError
-from ..plan import DepthPlan
-from ..plan import plan as make_plan
+from ..plans import DepthPlan
+from ..planspec import PlanSpec
 from .cells import Cell
 
 
@@ -36,7 +36,7 @@ def _loaded(model: str, dtype: str, device: str) -> tuple[Any, Any]:
 def _plan(cell: Cell, model: Any, horizon: int) -> DepthPlan:
     from ..adapters import adapter_for
 
-    return make_plan(cell.plan, num_layers=adapter_for(model).num_layers, horizon=horizon)
+    return PlanSpec.parse(cell.plan).resolve(adapter_for(model).num_layers, horizon)
 
 
 def _score(cell: Cell) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _bench(cell: Cell) -> dict[str, Any]:
     options = cell.options
     model, tokenizer = _loaded(cell.model, cell.dtype, cell.device)
     plan = _plan(cell, model, options["tokens"])
-    plans = {"full": make_plan("full", num_layers=plan.num_layers, horizon=options["tokens"])}
+    plans = {"full": PlanSpec.parse("full").resolve(plan.num_layers, options["tokens"])}
     if any(depth != plan.num_layers for depth in plan.depths) or plan.adaptive:
         plans[cell.label] = plan  # else it is full depth itself
     result = compare(
@@ -83,15 +83,13 @@ def _eval(cell: Cell) -> dict[str, Any]:
     check_eval()
     evaluate_cell = importlib.import_module("depthsched.evaluate.run").evaluate_cell  # its extra may be missing
     options = cell.options
-    spec, _, profile = cell.plan.partition("+profile=")
     found: dict[str, Any] = evaluate_cell(
         cell.model,
         [options["task"]],
-        spec,
+        PlanSpec.parse(cell.plan),
         data=cell.paths.get("data"),
         limit=options["limit"],
         max_new_tokens=options["max_new_tokens"],
-        profile=profile or None,
         dtype=cell.dtype,
         backend=options["backend"],
         batch=options["batch"],

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...adapters import Adapter
 from ...bridge import prepared
-from ...plan import DepthPlan
+from ...plans import DepthPlan
 from ..forward import run_prompt
 from ..gate import LayerGate
 from .kernels import Kernels, kernels_for

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...adapters import Adapter
-from ...plan import DepthPlan
+from ...plans import DepthPlan
 from .backend import CompiledBackend
 from .step import CompiledDecoder
 

@@ -1,4 +1,4 @@
-"""The plan: schedule x order x model depth x horizon, resolved. Knows no torch and no model."""
+"""The resolved plan: which layers run at which step, and what that costs. Knows no torch and no model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,22 +14,19 @@ import numpy as np
 from .cost import Cost, ModelShape, step_costs
 from .errors import PlanError, ProfileError
 from .files import digest
-from .order import LayerOrder, keep_layers
-from .planspec import parse_plan
+from .order import keep_layers
 from .plugins import parse_schedule
 from .profile import Profile
-from .schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
+from .schedule import AdaptiveSchedule, Signals, decide_depth
 from .text import sparkline
 
 if TYPE_CHECKING:
     from .bridge import Bridges
 
-__all__ = ["DepthPlan", "parse_plan", "plan"]
-
 
 @dataclass(frozen=True)
 class DepthPlan:
-    """Which layers run at which step, resolved and checked. Build it with :func:`plan`.
+    """Which layers run at which step, resolved and checked. Build it with :func:`depthsched.plan`.
 
     Attributes
     ----------
@@ -43,7 +39,7 @@ class DepthPlan:
     drop_order : tuple of int
         Droppable layers, first dropped first.
     notes : tuple of str
-        What the plan had to change, such as a depth clipped to the core layers.
+        What the plan had to change, such as a depth clipped to the layers that the model has.
     decider : AdaptiveSchedule or None
         Set when the depth of a step is decided while decoding; ``depths`` is then the curve of a sure model.
     profile : Profile or None
@@ -130,9 +126,15 @@ class DepthPlan:
         return self.cost(shape, prompt_tokens=prompt_tokens, batch=batch).ratio
 
     def cost(
-        self, shape: ModelShape, depths: Sequence[int] | None = None, prompt_tokens: int = 0, *,
-        batch: int = 1, writes: bool | None = None, flops: bool = False,
-    ) -> Cost:  # fmt: skip
+        self,
+        shape: ModelShape,
+        depths: Sequence[int] | None = None,
+        prompt_tokens: int = 0,
+        *,
+        batch: int = 1,
+        writes: bool | None = None,
+        flops: bool = False,
+    ) -> Cost:
         """What decode steps cost under this plan and at full depth, in bytes moved or operations.
 
         Parameters
@@ -145,10 +147,16 @@ class DepthPlan:
             Whether skipped layers wrote K and V; left out, where the plan is not nested.
         flops : bool
         """
-        steps = self.depths[1:] if depths is None else depths
-        writes = not self.nested if writes is None else writes
-        more: Any = {"batch": batch, "writes": writes, "bridge_params": self.bridge_params, "flops": flops}
-        return step_costs(shape, steps, prompt_tokens, keep_sets=self.keep_sets, **more)
+        return step_costs(
+            shape,
+            self.depths[1:] if depths is None else depths,
+            prompt_tokens,
+            keep_sets=self.keep_sets,
+            batch=batch,
+            writes=not self.nested if writes is None else writes,
+            bridge_params=self.bridge_params,
+            flops=flops,
+        )
 
     @functools.cached_property
     def bridges(self) -> Bridges:
@@ -217,68 +225,6 @@ class DepthPlan:
     def to_text(self, width: int = 64) -> str:
         """The depth curve as one line of block characters, each the mean of its share of the steps."""
         return sparkline(self.depths, self.num_layers, width)
-
-
-def plan(
-    schedule: str | DepthSchedule,
-    order: str | LayerOrder | None = None,
-    *,
-    num_layers: int,
-    horizon: int = 256,
-    profile: Profile | str | Path | None = None,
-) -> DepthPlan:
-    """Resolve a schedule and a layer order for a model and a number of tokens.
-
-    Parameters
-    ----------
-    schedule : str or DepthSchedule
-        A spec such as ``"d3:alpha=0.995,start=32"``, optionally with its order: ``"d3@early-exit"``.
-    order : str or LayerOrder, optional
-        Which layers go first; what the schedule's own spec says after ``@`` wins. Default ``middle-out``.
-    num_layers : int
-        Decoder layers of the model.
-    horizon : int
-        Tokens to resolve, the one from the prefill included.
-    profile : Profile, str or Path, optional
-        A calibrated profile or its folder: its order is the default, and its bridges stand in for skipped
-        layers. A spec may name its own: ``"d3:alpha=0.995+profile=DIR"``.
-
-    Raises
-    ------
-    SettingsError, UnknownNameError, ScheduleError, PlanError, ProfileError
-    """
-    if num_layers < 1:
-        raise PlanError(f"num_layers={num_layers} must be at least 1")
-    if not 1 <= horizon <= 10**7:
-        raise PlanError(f"horizon={horizon} must be between 1 and 10 million tokens")
-    schedule, order, profile = parse_plan(schedule, order, profile)
-    return _resolve(schedule.for_horizon(horizon), order, num_layers, horizon, profile)
-
-
-def _resolve(
-    schedule: DepthSchedule, order: LayerOrder, num_layers: int, horizon: int, profile: Profile | None
-) -> DepthPlan:
-    if profile is not None and profile.num_layers != num_layers:
-        raise PlanError(
-            f"the profile in {profile.folder} is for {profile.num_layers} layers, and the model has {num_layers}"
-        )
-    ranked = order.resolve(num_layers)
-    depths = resolve_depths(schedule, num_layers, horizon)
-    core = num_layers - len(ranked)
-    notes = []
-    if depths.min() < core:
-        notes.append(f"depth clipped from {depths.min()} to {core}: order {order} keeps {core} core layers")
-    return DepthPlan(
-        schedule=schedule.spec(),
-        order=order.spec(),
-        num_layers=num_layers,
-        horizon=horizon,
-        depths=tuple(np.maximum(depths, core).tolist()),
-        drop_order=ranked,
-        notes=tuple(notes),
-        decider=schedule if isinstance(schedule, AdaptiveSchedule) else None,
-        profile=profile,
-    )
 
 
 def _decider(spec: str) -> AdaptiveSchedule:
