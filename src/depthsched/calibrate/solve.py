@@ -80,14 +80,14 @@ def check_family(family: str, num_layers: int, drops: int, horizon: int) -> None
     SettingsError
         Unknown, without a setting to solve for, or without a schedule that drops one layer.
     """
-    if family.partition(":")[0] not in FAMILIES:
-        raise SettingsError(f"unknown schedule family {family!r}; use one of {', '.join(FAMILIES)}")
     if family != "step":
         _solved(family, num_layers - 1, num_layers, horizon, Listed(tuple(range(1, drops + 1))))
 
 
 def _solved(family: str, mean_depth: float, num_layers: int, horizon: int, order: LayerOrder) -> str:
     """The schedule of a family with this mean depth."""
+    if family.partition(":")[0] not in FAMILIES:
+        raise SettingsError(f"unknown schedule family {family!r}; use one of {', '.join(FAMILIES)}")
     return schedule_for_budget(family, mean_depth, num_layers=num_layers, horizon=horizon, order=order).spec()
 
 
