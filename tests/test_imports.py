@@ -17,6 +17,7 @@ ROOT = Path(depthsched.__file__).parent
 FLOW = [
     {"errors", "text"},
     {"files", "stats", "settings", "bridge", "encoding"},
+    {"fingerprint"},
     {"schedule", "cost"},
     {"schedules", "order", "hookspecs", "profile"},
     {"plugins"},

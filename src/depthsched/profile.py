@@ -2,38 +2,95 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ProfileError
 from .files import digest, json_digest, write_atomic
+from .fingerprint import config_digest, weights_sample
 
 if TYPE_CHECKING:
     from .bridge import Bridges
 
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "profile.json", "bridges.safetensors"
-_SAMPLES = 512
-_VOLATILE = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "_attn_implementation", "architectures")
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a profile records to know its model again: :func:`config_digest` and :func:`weights_sample`."""
+
+    name: str
+    num_layers: int
+    hidden_size: int
+    config: str
+    weights: tuple[float, ...]
+
+    @classmethod
+    def of(cls, model: Any, name: str) -> ModelIdentity:
+        """The identity of a loaded model."""
+        config = model.config.get_text_config(decoder=True)
+        return cls(
+            name, config.num_hidden_layers, config.hidden_size, config_digest(model), tuple(weights_sample(model))
+        )
+
+    def difference(self, model: Any) -> str | None:
+        """What tells a loaded model from this one, if anything does. The dtype may differ."""
+        if config_digest(model) != self.config:
+            return "configuration differs"
+        sample = weights_sample(model)
+        # A weight rounds by at most 2**-8 of itself when a model is loaded in bfloat16.
+        same = len(sample) == len(self.weights) and all(
+            math.isclose(a, b, rel_tol=2**-7, abs_tol=1e-6) for a, b in zip(sample, self.weights, strict=True)
+        )
+        return None if same else "weights differ"
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """A calibrated profile in a folder: ``profile.json`` and ``bridges.safetensors``.
+    """A calibrated profile: ``profile.json`` and ``bridges.safetensors`` in one folder.
 
     Attributes
     ----------
+    model : ModelIdentity
+        The model that it is for.
+    drop_order : tuple of int
+        Droppable layers, first dropped first.
+    schedule : str or None
+        The schedule that met the target of the calibration.
+    data : mapping
+        ``sha256`` of the samples, the number of ``prompts``, and of decode steps that bridges were fitted on.
+    seed, options, versions
+        Of the calibration, and of the packages that made it.
+    evidence : mapping
+        What the calibration measured.
+    bridged : mapping
+        Depth -> the layers whose input is bridged there.
+    tensors_bytes, tensors_sha256
+        Size and checksum of ``bridges.safetensors``; :meth:`save` sets them.
     folder : Path
-    content : mapping
-        What ``profile.json`` says: model, order, bridges, data, seed, versions, evidence, checksums.
+        Where it lies; :meth:`load` and :meth:`save` set it.
     """
 
-    folder: Path
-    content: Mapping[str, Any]
+    model: ModelIdentity
+    drop_order: tuple[int, ...]
+    schedule: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    bridged: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    tensors_bytes: int = 0
+    tensors_sha256: str = ""
+    folder: Path = Path()
 
     @classmethod
     def load(cls, folder: str | Path) -> Profile:
@@ -45,69 +102,130 @@ class Profile:
             No profile there, another format, or a truncated or edited file.
         """
         path = Path(folder).expanduser()
+        file = path / JSON_NAME
         try:
-            content = json.loads((path / JSON_NAME).read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8"))
             written = content.pop("checksum")
         except FileNotFoundError:
             raise ProfileError(
                 f"no profile in {folder}: it has no {JSON_NAME}; write one: depthsched calibrate"
             ) from None
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ProfileError(
-                f"{path / JSON_NAME} is truncated or not a profile; calibrate again ({error})"
-            ) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ProfileError(f"{file} is truncated or not a profile; calibrate again ({error})") from error
         if content.get("format") != FORMAT:
             raise ProfileError(f"{path} has profile format {content.get('format')}, this version reads {FORMAT}")
         if checksum(content) != written:
-            raise ProfileError(f"{path / JSON_NAME} was edited: its checksum differs; calibrate again")
-        profile = cls(path, content)
+            raise ProfileError(f"{file} was edited: its checksum differs; calibrate again")
+        try:
+            profile = cls._from_json(content, path)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ProfileError(f"{file} is not a whole profile; calibrate again ({error!r})") from error
         profile._check_tensors()
         return profile
 
+    @classmethod
+    def _from_json(cls, content: Mapping[str, Any], folder: Path) -> Profile:
+        model = content["model"]
+        index = sorted((int(depth), tuple(layers)) for depth, layers in content["bridges"].items())
+        names = {f.name for f in dataclasses.fields(cls)} - {"model", "drop_order", "bridged", "folder"}
+        return cls(
+            model=ModelIdentity(**{**model, "weights": tuple(model["weights"])}),
+            drop_order=tuple(content["drop_order"]),
+            bridged=dict(index),
+            folder=folder,
+            **{name: content[name] for name in names & set(content)},
+        )
+
     def _check_tensors(self) -> None:
-        file = self.folder / TENSORS_NAME
+        path = self.folder / TENSORS_NAME
         try:
-            data = file.read_bytes()
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != self.tensors_bytes:
+                    raise ProfileError(f"{path} is truncated: {size} of {self.tensors_bytes} bytes")
+                if hashlib.file_digest(file, "sha256").hexdigest() != self.tensors_sha256:
+                    raise ProfileError(f"{path} was edited: its checksum differs; calibrate again")
         except OSError:
-            raise ProfileError(f"{file} is missing; copy the whole folder, or calibrate again") from None
-        if len(data) != self.content["tensors_bytes"]:
-            raise ProfileError(f"{file} is truncated: {len(data)} of {self.content['tensors_bytes']} bytes")
-        if digest(data, 64) != self.content["tensors_sha256"]:
-            raise ProfileError(f"{file} was edited: its checksum differs; calibrate again")
+            raise ProfileError(f"{path} is missing; copy the whole folder, or calibrate again") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``profile.json`` holds, without its checksum."""
+        values = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("bridged", "folder")
+        }
+        bridges = {str(depth): list(layers) for depth, layers in self.bridged.items()}
+        tensors = {name: values.pop(name) for name in ("tensors_bytes", "tensors_sha256")}
+        whole = {"format": FORMAT, **values, "model": dataclasses.asdict(self.model), "bridges": bridges, **tensors}
+        return dict(json.loads(json.dumps(whole)))  # what a reader will see: lists for tuples, words for keys
 
     @property
-    def drop_order(self) -> tuple[int, ...]:
-        """Droppable layers, first dropped first."""
-        return tuple(self.content["drop_order"])
+    def content(self) -> dict[str, Any]:
+        """:meth:`to_json`, under its name in 0.1.0."""
+        return self.to_json()
+
+    def replace(self, **changes: Any) -> Profile:
+        """A copy with other values in some fields."""
+        return dataclasses.replace(self, **changes)
+
+    def save(self, folder: str | Path, bridges: Bridges | None = None) -> Profile:
+        """Write this profile and read it back. ``profile.json`` comes last: an interruption leaves no valid profile.
+
+        Parameters
+        ----------
+        folder : str or Path
+        bridges : mapping, optional
+            Depth -> layer -> bridge. Left out, the profile keeps the bridges it has, and the tensors are written only
+            where ``folder`` is another one.
+        """
+        from safetensors.torch import save
+
+        path = Path(folder).expanduser()
+        made = self
+        if bridges is None and (path.resolve() != self.folder.resolve() or not self.tensors_sha256):
+            bridges = self.bridges(self.depths)
+        if bridges is not None:
+            tensors = {
+                f"{depth}.{layer}.{name}": getattr(bridge, name).float().cpu().contiguous()
+                for depth, row in bridges.items()
+                for layer, bridge in row.items()
+                for name in ("weight", "bias")
+            }
+            data = save(tensors)
+            write_atomic(path / TENSORS_NAME, data)
+            made = self.replace(
+                bridged={depth: tuple(sorted(row)) for depth, row in bridges.items()},
+                tensors_bytes=len(data),
+                tensors_sha256=digest(data, 64),
+            )
+        content = made.to_json()
+        write_atomic(path / JSON_NAME, json.dumps({**content, "checksum": checksum(content)}, indent=1).encode())
+        return Profile.load(path)
 
     @property
     def num_layers(self) -> int:
         """Decoder layers of the model."""
-        return int(self.content["model"]["num_layers"])
-
-    @property
-    def schedule(self) -> str | None:
-        """The schedule that met the target of the calibration."""
-        spec = self.content.get("schedule")
-        return None if spec is None else str(spec)
-
-    @property
-    def digest(self) -> str:
-        """A stable hash of order and bridges."""
-        return digest(json.dumps([self.content["drop_order"], self.content["tensors_sha256"]]))
-
-    def bridge_params(self, depth: int) -> int:
-        """Weights that the bridges of a depth add to one step."""
-        hidden = int(self.content["model"]["hidden_size"])
-        return len(self.content["bridges"].get(str(depth), ())) * hidden * (hidden + 1)
+        return self.model.num_layers
 
     @property
     def depths(self) -> tuple[int, ...]:
         """Depths that have bridges."""
-        return tuple(sorted(map(int, self.content["bridges"])))
+        return tuple(sorted(self.bridged))
+
+    @property
+    def digest(self) -> str:
+        """A stable hash of order and bridges."""
+        return digest(json.dumps([self.drop_order, self.tensors_sha256]))
+
+    def bridge_params(self, depth: int) -> int:
+        """Weights that the bridges of a depth add to one step."""
+        hidden = self.model.hidden_size
+        return len(self.bridged.get(depth, ())) * hidden * (hidden + 1)
 
     def bridges(self, depths: Iterable[int]) -> Bridges:
         """Depth -> layer -> bridge, float32 on the CPU, of those of the depths that have any. Reads no others."""
+        wanted = sorted(set(depths) & set(self.bridged))
+        if not wanted:
+            return {}
         from safetensors import safe_open
 
         from .bridge import Bridge
@@ -116,9 +234,9 @@ class Profile:
             return {
                 depth: {
                     layer: Bridge(*(file.get_tensor(f"{depth}.{layer}.{part}") for part in ("weight", "bias")))
-                    for layer in self.content["bridges"][str(depth)]
+                    for layer in self.bridged[depth]
                 }
-                for depth in sorted(set(depths) & set(self.depths))
+                for depth in wanted
             }
 
     def check_model(self, model: Any) -> None:
@@ -129,90 +247,8 @@ class Profile:
         ProfileError
             Another configuration, or other weights.
         """
-        name = self.content["model"]["name"]
-        if config_digest(model) != self.content["model"]["config"]:
-            raise ProfileError(f"the profile in {self.folder} is for model {name!r}, whose configuration differs")
-        ours, theirs = weights_sample(model), self.content["model"]["weights"]
-        # A weight rounds by at most 2**-8 of itself when a model is loaded in bfloat16.
-        if len(ours) != len(theirs) or not all(
-            math.isclose(a, b, rel_tol=2**-7, abs_tol=1e-6) for a, b in zip(ours, theirs, strict=True)
-        ):
-            raise ProfileError(f"the profile in {self.folder} is for model {name!r}, whose weights differ")
-
-
-def save_profile(folder: str | Path, content: Mapping[str, Any], bridges: Bridges) -> Profile:
-    """Write a profile; ``profile.json`` comes last, so that an interruption leaves no valid one."""
-    from safetensors.torch import save
-
-    tensors = {
-        f"{depth}.{layer}.{name}": getattr(bridge, name).float().cpu().contiguous()
-        for depth, row in bridges.items()
-        for layer, bridge in row.items()
-        for name in ("weight", "bias")
-    }
-    data = save(tensors)
-    whole = {
-        "format": FORMAT,
-        **content,
-        "bridges": {str(depth): sorted(row) for depth, row in bridges.items()},
-        "tensors_bytes": len(data),
-        "tensors_sha256": digest(data, 64),
-    }
-    whole = json.loads(json.dumps(whole))  # what a reader will see, so that its checksum is the same
-    path = Path(folder).expanduser()
-    write_atomic(path / TENSORS_NAME, data)
-    text = json.dumps({**whole, "checksum": checksum(whole)}, indent=1)
-    write_atomic(path / JSON_NAME, text.encode())
-    return Profile.load(path)
-
-
-def model_identity(model: Any, name: str) -> dict[str, Any]:
-    """What a profile records to know its model again."""
-    config = model.config.get_text_config(decoder=True)
-    return {
-        "name": name,
-        "num_layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "config": config_digest(model),
-        "weights": weights_sample(model),
-    }
-
-
-def config_digest(model: Any) -> str:
-    """Hash of a model's configuration, without what a save or a load changes."""
-    config = {k: v for k, v in model.config.get_text_config(decoder=True).to_dict().items() if k not in _VOLATILE}
-    return digest(json.dumps(config, sort_keys=True, default=str))
-
-
-def weights_sample(model: Any) -> list[float]:
-    """A few weights of every matrix of the model, spread evenly, in the order of their names."""
-    tied = getattr(model, "all_tied_weights_keys", {})  # offloaded ones are no longer the same parameter
-    matrices = [(n, p) for n, p in sorted(model.named_parameters()) if p.dim() == 2 and not (p.is_meta and n in tied)]
-    each = max(_SAMPLES // max(len(matrices), 1), 2)
-    sample: list[float] = []
-    for name, weight in matrices:
-        flat = _values(model, name, weight).detach().reshape(-1)
-        stride = max(flat.numel() // each, 1)
-        # An odd offset, so that the sample is not all from one column.
-        sample += flat[stride // 3 :: stride][:each].float().tolist()
-    return sample
-
-
-def _values(model: Any, name: str, weight: Any) -> Any:
-    """A weight as a plain tensor: read from where accelerate offloaded it, and dequantised where that is needed."""
-    if weight.is_meta:
-        owner, _, key = name.rpartition(".")
-        hook = getattr(model.get_submodule(owner), "_hf_hook", None)
-        maps = [getattr(one, "weights_map", None) for one in getattr(hook, "hooks", [hook])]
-        if not any(maps):
-            raise ProfileError(f"weight {name} is on the meta device and was never loaded; load the model's weights")
-        weight = next(held for held in maps if held)[key]
-    return weight.dequantize() if hasattr(weight, "__tensor_flatten__") else weight
-
-
-def weights_digest(model: Any) -> str:
-    """Hash of :func:`weights_sample` and the configuration; differs between dtypes."""
-    return digest(config_digest(model) + json.dumps(weights_sample(model)))
+        if differs := self.model.difference(model):
+            raise ProfileError(f"the profile in {self.folder} is for model {self.model.name!r}, whose {differs}")
 
 
 def checksum(content: Mapping[str, Any]) -> str:

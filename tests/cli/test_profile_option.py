@@ -1,16 +1,21 @@
 """``--profile`` means the same in every command that takes plans, and a bad one is refused by all of them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import depthsched as ds
 from depthsched.bridge import Bridge
-from depthsched.profile import model_identity, save_profile
+from depthsched.profile import ModelIdentity
 
+from ..commands import Result
 from ..tiny import make_tiny
+
+Cli = Callable[..., Result]
 
 LAYERS, HIDDEN = 8, 32
 DROPS = (3, 4, 5)
@@ -24,7 +29,7 @@ DAMAGE = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, smollm2):
+def home(tmp_path_factory: pytest.TempPathFactory, smollm2: tuple[Any, Any]) -> Path:
     """A tiny model in a folder, a file of prompts and a profile ``p`` for it, its bridges drawn at random."""
     path = tmp_path_factory.mktemp("home")
     _, tokenizer = smollm2
@@ -36,14 +41,17 @@ def home(tmp_path_factory, smollm2):
     return path
 
 
-def save(folder, model):
+def save(folder: Path, model: Any) -> None:
     g = torch.Generator().manual_seed(0)
-    make = lambda: Bridge(torch.randn(HIDDEN, HIDDEN, generator=g) * 0.1, torch.randn(HIDDEN, generator=g))  # noqa: E731
-    content = {"model": model_identity(model, "tiny"), "drop_order": list(DROPS), "schedule": None}
-    save_profile(folder, content, {LAYERS - n: {DROPS[0]: make(), LAYERS - 1: make()} for n in (1, 2, 3)})
+
+    def make() -> Bridge:
+        return Bridge(torch.randn(HIDDEN, HIDDEN, generator=g) * 0.1, torch.randn(HIDDEN, generator=g))
+
+    bridges = {LAYERS - n: {DROPS[0]: make(), LAYERS - 1: make()} for n in (1, 2, 3)}
+    ds.Profile(ModelIdentity.of(model, "tiny"), DROPS).save(folder, bridges)
 
 
-def damaged(home, tmp_path, kind):
+def damaged(home: Path, tmp_path: Path, kind: str) -> Path:
     folder = tmp_path / "bad"
     if kind == "absent":
         return folder
@@ -62,9 +70,9 @@ def damaged(home, tmp_path, kind):
     return folder
 
 
-def command(name, home, schedule):
+def command(name: str, home: Path, schedule: str) -> list[Any]:
     model = ["--model", home / "model"]
-    return {
+    words: dict[str, list[Any]] = {
         "generate": ["generate", "Hello", *model, "-n", 4, "--dtype", "float32", "-s", schedule],
         "bench": [
             *["bench", *model, "--plans", schedule, "--backends", "eager", "--baseline", "none"],
@@ -72,14 +80,15 @@ def command(name, home, schedule):
         ],
         "show": ["show", schedule],
         "score": ["score", *model, "--prompts", home / "prompts.jsonl", "-n", 8, "-s", schedule],
-    }[name]
+    }
+    return words[name]
 
 
 COMMANDS = ["generate", "bench", "show", "score"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_option_is_the_default_of_every_plan(cli, home, name):
+def test_the_option_is_the_default_of_every_plan(cli: Cli, home: Path, name: str) -> None:
     by_option = cli(*command(name, home, "constant:depth=5"), "--profile", home / "p", "--json")
     by_spec = cli(*command(name, home, f"constant:depth=5+profile={home / 'p'}"), "--json")
     assert (by_option.code, by_spec.code) == (0, 0), by_option.err + by_spec.err
@@ -100,7 +109,7 @@ def test_the_option_is_the_default_of_every_plan(cli, home, name):
     ("name", "kind"),
     [(n, k) for n in COMMANDS for k in DAMAGE if (n, k) != ("show", "foreign")],  # show has no model to compare with
 )
-def test_a_bad_profile_is_refused_with_its_reason(cli, home, tmp_path, name, kind):
+def test_a_bad_profile_is_refused_with_its_reason(cli: Cli, home: Path, tmp_path: Path, name: str, kind: str) -> None:
     done = cli(*command(name, home, "constant:depth=5"), "--profile", damaged(home, tmp_path, kind))
     assert done.code == 2
     assert DAMAGE[kind] in done.err
@@ -108,13 +117,13 @@ def test_a_bad_profile_is_refused_with_its_reason(cli, home, tmp_path, name, kin
     assert done.out == ""
 
 
-def test_a_bad_default_is_refused_also_where_each_plan_has_its_own_order(cli):
+def test_a_bad_default_is_refused_also_where_each_plan_has_its_own_order(cli: Cli) -> None:
     done = cli("show", "constant:depth=5@early-exit", "--profile", "absent")
     assert done.code == 2
     assert "no profile in absent" in done.err
 
 
-def test_what_does_not_fit_the_bridges_is_refused(cli, home):
+def test_what_does_not_fit_the_bridges_is_refused(cli: Cli, home: Path) -> None:
     for order in ("middle-out", "ranked:layers=2+3"):
         done = cli("show", "constant:depth=6", "--profile", home / "p", "--order", order)
         assert done.code == 2
@@ -122,7 +131,7 @@ def test_what_does_not_fit_the_bridges_is_refused(cli, home):
     assert "the profile is empty" in cli("show", "constant:depth=6+profile=").err
 
 
-def test_show_solves_a_mean_depth_on_a_profile(cli, home):
+def test_show_solves_a_mean_depth_on_a_profile(cli: Cli, home: Path) -> None:
     found = cli("show", "d3", "--mean-depth", 6.5, "--profile", home / "p", "-n", 64, "--json").json()
     assert found["profile"] == str(home / "p")
     assert found["mean_depth"] == pytest.approx(6.5, abs=0.1)
@@ -131,7 +140,7 @@ def test_show_solves_a_mean_depth_on_a_profile(cli, home):
 def test_generate_and_attach_take_a_profile(home: Path) -> None:
     model, tokenizer = ds.load_model(str(home / "model"), dtype="float32")
     inputs = tokenizer("Hello", return_tensors="pt")
-    options = {"max_new_tokens": 6, "do_sample": False}
+    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
     plain = ds.generate(model, inputs, "constant:depth=5@list:layers=3+4+5", **options)
     bridged = ds.generate(model, inputs, "constant:depth=5", profile=home / "p", **options)
     assert bridged.tokens.tolist() != plain.tokens.tolist()

@@ -1,7 +1,10 @@
-"""Calibration: layer order, bridges and schedule for one model, with evidence."""
+"""Calibration: layer order, bridges and schedule for one model, with evidence.
 
-from .calibrate import calibrate
-from .options import Options
+From left to right: ``corpus`` (samples at full depth) -> ``fit`` (bridges) and ``judge`` (what skipping costs) ->
+``rank`` (which layers go first) -> ``solve`` (which schedule) -> ``search`` (the whole, in units that are done once).
+"""
+
+from .search import Options, calibrate
 from .solve import Frontier, Point, Target
 
 __all__ = ["Frontier", "Options", "Point", "Target", "calibrate"]

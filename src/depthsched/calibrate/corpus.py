@@ -43,8 +43,8 @@ class Corpus:
         """Decode steps of all samples."""
         return sum(sum(batch.counts) for batch in self.batches)
 
-    def rows(self) -> Iterator[tuple[int, Batch]]:
-        """Every batch with the number of samples before it."""
+    def numbered(self) -> Iterator[tuple[int, Batch]]:
+        """Every batch with the number of its first sample."""
         before = 0
         for batch in self.batches:
             yield before, batch

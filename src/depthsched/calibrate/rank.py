@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from ..bridge import Bridge
 from ..errors import PlanError
-from ..score.answers import Progress
-from .fit import FitSet
-from .judge import Judge
+from .corpus import Corpus
+from .fit import fit_run
+from .judge import block_influence, judge_constant
 from .units import Units
 
 FINALISTS = 3
 
 
-def rank_greedily(judge: Judge, drops: int, units: Units, progress: Progress | None = None) -> list[int]:
+def rank_greedily(corpus: Corpus, drops: int, units: Units) -> list[int]:
     """Droppable layers, each the one whose loss adds least to KL, given what is already dropped.
 
-    Layers that turn their state most are left out beforehand. Damage rarely shrinks when more layers
-    are gone, so a layer is measured again only while its last figure is the smallest (lazy greedy).
+    Layers of the most block influence are left out beforehand. Damage rarely shrinks when more layers are gone,
+    so a layer is measured again only while its last figure is the smallest (lazy greedy).
     """
-    layers = judge.adapter.num_layers
-    pool = sorted(range(layers), key=lambda layer: (-judge.redundancy[layer], layer))[: min(drops + 4, layers)]
+    layers = corpus.adapter.num_layers
+    influence = block_influence(corpus)
+    pool = sorted(range(layers), key=lambda layer: (influence[layer], layer))[: min(drops + 4, layers)]
     dropped: list[int] = []
 
     def measure(layer: int) -> float:
         gone = {*dropped, layer}
         name = "rank-" + "-".join(map(str, sorted(dropped))) + f"+{layer}"
-        kl: float = units.value(name, lambda: judge.constant([i for i in range(layers) if i not in gone]).kl)
+        kl: float = units.value(name, lambda: judge_constant(corpus, [i for i in range(layers) if i not in gone]).kl)
         return kl
 
     found = {layer: measure(layer) for layer in pool}
@@ -38,43 +40,36 @@ def rank_greedily(judge: Judge, drops: int, units: Units, progress: Progress | N
             fresh.add(best)
         del found[best]
         dropped.append(best)
-        if progress:
-            progress(len(dropped), drops)
     return dropped
 
 
-def choose_block(
-    fits: FitSet, judge: Judge, size: int, units: Units, progress: Progress | None = None
-) -> tuple[int, list[dict[str, float]]]:
+def choose_block(fitted: Corpus, held: Corpus, size: int, units: Units) -> tuple[int, list[dict[str, Any]]]:
     """The start of the best block of ``size`` layers, and the evidence.
 
     The screen is the fit itself: the share of the block's change that its bridge cannot explain on held-out
     prompts. The best of the screen are then judged by KL.
     """
-    layers = fits.adapter.num_layers
+    layers = fitted.adapter.num_layers
     starts = range(1, layers - size)  # the first and the last layer always run
     if not starts:
         raise PlanError(f"a block of {size} layers does not fit between the first and the last of {layers}")
 
-    def screen() -> tuple[dict[str, Bridge], dict[str, float]]:
-        found = {}
-        for start in starts:
-            found[start] = fits.fit_run(start, start + size)
-            if progress:
-                progress(len(found), len(starts))
+    def screen() -> tuple[dict[int, Bridge], dict[int, float]]:
+        found = {start: fit_run(fitted, start, start + size) for start in starts}
         best = sorted(found, key=lambda start: (found[start].unexplained, start))[:FINALISTS]
-        return {str(s): found[s].bridge for s in best}, {str(s): fit.unexplained for s, fit in found.items()}
+        return {start: found[start].bridge for start in best}, {s: fit.unexplained for s, fit in found.items()}
 
     finalists, unexplained = units.bridges("block-screen", screen)
     evidence = []
-    for name, bridge in finalists.items():
-        start = int(name)
+    for start, bridge in finalists.items():
         keep = [i for i in range(layers) if not start <= i < start + size]
-        kl, agreement = units.value(f"block-{start}", _constant(judge, keep, {start: bridge}))
-        evidence.append({"start": start, "unexplained": unexplained[name], "kl": kl, "agreement": agreement})
+        kl, agreement = units.value(f"block-{start}", partial(judge_constant, held, keep, {start: bridge}))
+        evidence.append({"start": start, "unexplained": unexplained[str(start)], "kl": kl, "agreement": agreement})
     evidence.sort(key=lambda row: (row["kl"], row["start"]))
     return int(evidence[0]["start"]), evidence
 
 
-def _constant(judge: Judge, keep: Sequence[int], bridges: dict[int, Bridge]) -> Callable[[], list[float]]:
-    return lambda: list(judge.constant(keep, bridges))
+def grow_block(start: int, drops: int, layers: int) -> list[int]:
+    """The drop order of a block that grows upwards from ``start``, and below it once it meets the last layer."""
+    above = list(range(start, layers - 1))[:drops]
+    return above + list(range(start - 1, 0, -1))[: drops - len(above)]

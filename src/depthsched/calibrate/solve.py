@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from ..budget import schedule_for_budget
 from ..cost import ModelShape
 from ..errors import SettingsError
 from ..files import write_figure
-from ..order import Listed
+from ..order import LayerOrder, Listed
 from ..plans import DepthPlan, plan
 from ..profile import Profile
+from ..settings import Settings, setting
 from .judge import Quality
 
 FAMILIES = ("constant", "d3", "linear", "step")
@@ -24,8 +25,8 @@ _POINTS = 6
 
 
 @dataclass(frozen=True)
-class Target:
-    """Exactly one of the three is set.
+class Target(Settings):
+    """What a schedule must meet: exactly one of three.
 
     Attributes
     ----------
@@ -37,19 +38,16 @@ class Target:
         Least speed-up in bytes.
     """
 
-    max_kl: float | None = None
-    min_agreement: float | None = None
-    speedup: float | None = None
+    kind: ClassVar[str] = "calibration"
+
+    max_kl: float | None = setting(None, low=0, low_open=True)
+    min_agreement: float | None = setting(None, low=0, high=1, low_open=True, high_open=True)
+    speedup: float | None = setting(None, low=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if sum(value is not None for value in (self.max_kl, self.min_agreement, self.speedup)) != 1:
             raise SettingsError("give exactly one target: max KL, min agreement or a speed-up")
-        if self.max_kl is not None and not self.max_kl > 0:
-            raise SettingsError(f"max KL {self.max_kl} must be above 0")
-        if self.min_agreement is not None and not 0 < self.min_agreement < 1:
-            raise SettingsError(f"min agreement {self.min_agreement} must be in (0, 1)")
-        if self.speedup is not None and not self.speedup >= 1:
-            raise SettingsError(f"target speed-up {self.speedup} must be at least 1")
 
     def margin(self, quality: Quality, speedup: float) -> float:
         """Not negative where the target is met."""
@@ -75,6 +73,25 @@ class Point:
 Measure = Callable[[DepthPlan], Quality]
 
 
+def check_family(family: str, num_layers: int, drops: int, horizon: int) -> None:
+    """Refuse a family that cannot be solved for a profile with this many droppable layers, before any work is done.
+
+    Raises
+    ------
+    SettingsError
+        Unknown, without a setting to solve for, or without a schedule that drops one layer.
+    """
+    if family != "step":
+        _solved(family, num_layers - 1, num_layers, horizon, Listed(tuple(range(1, drops + 1))))
+
+
+def _solved(family: str, mean_depth: float, num_layers: int, horizon: int, order: LayerOrder) -> str:
+    """The schedule of a family with this mean depth."""
+    if family.partition(":")[0] not in FAMILIES:
+        raise SettingsError(f"unknown schedule family {family!r}; use one of {', '.join(FAMILIES)}")
+    return schedule_for_budget(family, mean_depth, num_layers=num_layers, horizon=horizon, order=order).spec()
+
+
 class Frontier:
     """Schedules of one family on one profile, measured on demand.
 
@@ -93,8 +110,6 @@ class Frontier:
     def __init__(
         self, family: str, profile: Profile, shape: ModelShape, horizon: int, prompt_tokens: int, measure: Measure
     ) -> None:
-        if family.partition(":")[0] not in FAMILIES:
-            raise SettingsError(f"unknown schedule family {family!r}; use one of {', '.join(FAMILIES)}")
         self.family, self.profile, self.shape = family, profile, shape
         self.horizon, self.prompt_tokens, self.measure = horizon, prompt_tokens, measure
         self.points: dict[str, Point] = {}
@@ -105,9 +120,7 @@ class Frontier:
         if self.family == "step":
             spec = self._step(mean_depth)
         else:
-            order = Listed(self.profile.drop_order)
-            options: dict[str, Any] = {"num_layers": layers, "horizon": self.horizon, "order": order}
-            spec = schedule_for_budget(self.family, mean_depth, **options).spec()
+            spec = _solved(self.family, mean_depth, layers, self.horizon, Listed(self.profile.drop_order))
         return plan(spec, num_layers=layers, horizon=self.horizon, profile=self.profile)
 
     def _step(self, mean_depth: float) -> str:
@@ -171,7 +184,7 @@ class Frontier:
     def _best(self, target: Target) -> Point:
         meets = [p for p in self.sorted() if target.margin(Quality(p.kl, p.agreement), p.bytes_speedup) >= 0]
         if not meets:
-            raise SettingsError(f"no {self.family} schedule on this profile meets the target {target}; relax it")
+            raise SettingsError(f"no {self.family} schedule on this profile meets {target}; relax it")
         if target.speedup is not None:
             return min(meets, key=lambda p: (p.kl, p.schedule))
         return max(meets, key=lambda p: (p.bytes_speedup, p.schedule))

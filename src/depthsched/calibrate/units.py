@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..bridge import Bridge
-from ..files import digest, write_atomic, write_json
+from ..files import json_digest, write_atomic, write_json
+
+_LAYOUT = 2  # of the folder; another one is thrown away
 
 
 class Units:
@@ -25,12 +27,11 @@ class Units:
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
         self.folder = folder
-        text = json.dumps(key, sort_keys=True)
-        key_digest = digest(text, 64)
+        digest = json_digest([_LAYOUT, key], 64)
         marker = folder / "key"
-        if not marker.is_file() or marker.read_text() != key_digest:
+        if not marker.is_file() or marker.read_text() != digest:
             shutil.rmtree(folder, ignore_errors=True)
-            write_atomic(marker, key_digest.encode())
+            write_atomic(marker, digest.encode())
 
     def value(self, name: str, compute: Callable[[], Any]) -> Any:
         """A JSON value, computed only if it is not there."""
@@ -43,27 +44,22 @@ class Units:
             return value
 
     def bridges(
-        self, name: str, compute: Callable[[], tuple[Mapping[str, Bridge], Any]]
-    ) -> tuple[dict[str, Bridge], Any]:
-        """Named bridges and a JSON value about them."""
-        from safetensors.torch import load, save
+        self, name: str, compute: Callable[[], tuple[Mapping[int, Bridge], Any]]
+    ) -> tuple[dict[int, Bridge], Any]:
+        """Numbered bridges, the lowest first, and a JSON value about them, computed only if they are not there."""
+        from safetensors import safe_open
+        from safetensors.torch import save
 
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
             found, about = compute()
-            data = save(
-                {
-                    f"{key}.{part}": getattr(bridge, part).contiguous()
-                    for key, bridge in found.items()
-                    for part in ("weight", "bias")
-                }
-            )
-            write_json(self.folder / f"{name}.about.json", about)
-            write_atomic(path, data)
-        tensors = load(path.read_bytes())
-        about = json.loads((self.folder / f"{name}.about.json").read_text())
-        names = dict.fromkeys(key.rpartition(".")[0] for key in tensors)
-        return {key: Bridge(tensors[f"{key}.weight"], tensors[f"{key}.bias"]) for key in names}, about
+            parts = ((f"{i}.{part}", getattr(b, part)) for i, b in found.items() for part in ("weight", "bias"))
+            tensors = {key: tensor.contiguous() for key, tensor in parts}
+            write_atomic(path, save(tensors, metadata={"about": json.dumps(about)}))
+        with safe_open(path, framework="pt") as file:
+            numbers = sorted({int(key.partition(".")[0]) for key in file.keys()})  # noqa: SIM118
+            read = {i: Bridge(file.get_tensor(f"{i}.weight"), file.get_tensor(f"{i}.bias")) for i in numbers}
+            return read, json.loads(file.metadata()["about"])
 
     def clear(self) -> None:
         """Remove the folder."""

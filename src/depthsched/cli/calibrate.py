@@ -53,7 +53,6 @@ def calibrate(
     from ..bench.clock import peak_bytes
     from ..calibrate import Options, Target
     from ..calibrate import calibrate as run
-    from ..calibrate.calibrate import timed
 
     given = {"max_kl": max_kl, "min_agreement": min_agreement, "speedup": target_speedup}
     target = Target(**given) if any(value is not None for value in given.values()) else None
@@ -70,11 +69,11 @@ def calibrate(
         family=schedule_family,
         options=options,
         versions=versions(),
-        say=timed(lambda text: notes().print(text)),
+        say=lambda text: notes().print(f"{time.perf_counter() - began:6.0f} s  {text}"),
     )
     seconds, peak = time.perf_counter() - began, peak_bytes(loaded.device)
     if json:
-        content = {k: v for k, v in profile.content.items() if k != "model"}
+        content = {key: value for key, value in profile.to_json().items() if key != "model"}
         print_json({"profile": str(profile.folder), "seconds": seconds, "peak_memory_bytes": peak, **content})
     else:
         _print(profile)
@@ -83,11 +82,12 @@ def calibrate(
 
 def _print(profile: Profile) -> None:
     out = console()
-    evidence = profile.content["evidence"]
-    out.print(f"[bold]{profile.folder}[/]: order {evidence['chosen']}, drops {'+'.join(map(str, profile.drop_order))}")
+    out.print(
+        f"[bold]{profile.folder}[/]: order {profile.evidence['chosen']}, drops {'+'.join(map(str, profile.drop_order))}"
+    )
     if profile.schedule:
         out.print(f"schedule that meets the target: [bold]{profile.schedule}[/]")
     rows = table(">depth", ">KL", ">agreement", title="Constant depth with bridges, held-out prompts")
-    for row in evidence["constant"]:
+    for row in profile.evidence["constant"]:
         rows.add_row(str(row["depth"]), f"{row['kl']:.3f}", f"{row['agreement']:.3f}")
     out.print(rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..encoding import encode, model_inputs
 from ..files import cache_dir, cache_folder, digest, write_json
-from ..profile import weights_digest
+from ..fingerprint import weights_digest
 from ..runtime.generate import generate
 from .prompts import Prompt
 
