@@ -12,9 +12,10 @@ import torch
 
 from depthsched.adapters import adapter_for
 from depthsched.errors import MissingExtraError, PlanError, SettingsError
-from depthsched.evaluate.run import Evaluation, evaluate_cell
+from depthsched.evaluate.evaluation import EvalOptions, Evaluation, evaluate_cell
 from depthsched.evaluate.stops import RowStops
 from depthsched.evaluate.tasks import _manager, load_tasks, local_file
+from depthsched.planspec import PlanSpec
 
 from ..tiny import make_tiny
 
@@ -43,16 +44,16 @@ def outputs(runs):
 def test_batch_prefix_and_backend_change_no_output(folder, data, plan):
     """Batched with a shared prefix, one by one, and compiled: the same texts and scores, item by item."""
     base = {"data": data, **OPTIONS}
-    want = Evaluation(str(folder), [TASK], backend="eager", batch=1, **base).run(plan)
+    want = Evaluation(EvalOptions(str(folder), (TASK,), backend="eager", batch=1, **base)).run(plan)
     assert len({output for _, output, _ in outputs(want)}) > 1
     for backend, batch in (("eager", 4), ("compiled", 1)):
-        got = Evaluation(str(folder), [TASK], backend=backend, batch=batch, **base).run(plan)
+        got = Evaluation(EvalOptions(str(folder), (TASK,), backend=backend, batch=batch, **base)).run(plan)
         assert outputs(got) == outputs(want)
         assert [s.depths for s in got[0].samples] == [s.depths for s in want[0].samples]
 
 
 def test_plans_share_the_prompts(folder, data):
-    evaluation = Evaluation(str(folder), [TASK], data=data, batch=3, **OPTIONS)
+    evaluation = Evaluation(EvalOptions(str(folder), (TASK,), data=data, batch=3, **OPTIONS))
     evaluation.run("full")
     *_, store = evaluation._load()
     tokens = store.tokens
@@ -61,20 +62,25 @@ def test_plans_share_the_prompts(folder, data):
 
 
 def test_a_cell_is_json_and_pairs_with_full_depth(folder, data):
-    cell = evaluate_cell(str(folder), [TASK], "constant:depth=5", data=data, backend="eager", batch=3, **OPTIONS)
+    cell = evaluate_cell(
+        EvalOptions(str(folder), (TASK,), data=data, backend="eager", batch=3, **OPTIONS),
+        PlanSpec.parse("constant:depth=5"),
+    )
     assert json.loads(json.dumps(cell)) == json.loads(json.dumps(cell))
     (row,) = cell["rows"]
     assert (row["task"], row["n"], row["mean_depth"]) == (TASK, 6, 5.0)
     assert len(cell["samples"]) == 6
-    full = evaluate_cell(str(folder), [TASK], "full", data=data, backend="eager", batch=3, **OPTIONS)
+    full = evaluate_cell(
+        EvalOptions(str(folder), (TASK,), data=data, backend="eager", batch=3, **OPTIONS), PlanSpec.parse("full")
+    )
     assert full["rows"][0]["diff"] == 0.0
     assert full["rows"][0]["score"] == row["full"]
 
 
 def test_what_a_plan_changed_is_kept_with_its_run(folder, data, tmp_path):
-    options = {**OPTIONS, "limit": 1, "max_new_tokens": 4, "data": data, "backend": "eager", "out": tmp_path}
+    options = {**OPTIONS, "limit": 1, "max_new_tokens": 4, "data": data, "backend": "eager"}
     for _ in ("run", "read from its file"):
-        evaluation = Evaluation(str(folder), [TASK], **options)
+        evaluation = Evaluation(EvalOptions(str(folder), (TASK,), **options), tmp_path)
         (row,) = evaluation.rows(evaluation.run("constant:depth=40"))
         assert row.notes == ("depth clipped from 40 to 8: the model has 8 layers",)
         assert row.to_json()["plan"] == "constant:depth=40"
@@ -102,7 +108,7 @@ def test_lm_eval_finds_the_model_by_name(folder, data):
         bootstrap_iters=0,
     )
     got = [(s["doc_id"], s["resps"][0][0]) for s in found["samples"][TASK]]
-    ours = Evaluation(str(folder), [TASK], data=data, batch=3, **OPTIONS).run("d3:alpha=0.9,start=2")
+    ours = Evaluation(EvalOptions(str(folder), (TASK,), data=data, batch=3, **OPTIONS)).run("d3:alpha=0.9,start=2")
     assert got == [(s.doc_id, s.output) for s in ours[0].samples]
 
 

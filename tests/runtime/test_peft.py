@@ -13,6 +13,7 @@ from ..tiny import LAYERS, make_tiny, prompt
 from .helpers import greedy, padded_ids
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed: pip install peft")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT reads it
 
 
 def with_lora(model: Any, seed: int = 0) -> Any:
@@ -22,7 +23,7 @@ def with_lora(model: Any, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
-            if "lora_B" in name:
+            if "lora_" in name:
                 weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
     return wrapped
 

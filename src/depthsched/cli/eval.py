@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..environment import versions
-from ..errors import SettingsError
 from ..files import writable_folder, write_json
 from ..planspec import PlanSpec
 from .output import (
@@ -30,8 +29,8 @@ from .output import (
 )
 
 if TYPE_CHECKING:
+    from ..evaluate.evaluation import Evaluation
     from ..evaluate.results import EvalRow
-    from ..evaluate.run import Evaluation
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,16 +60,15 @@ def evaluate(
 ) -> None:
     """Task scores under plans, paired item by item with full depth. Needs the extra eval (lm-eval)."""
     specs = besides_full(plans, order, profile)  # before the model, so that a typo costs no loading
-    if batch < 1:
-        raise SettingsError(f"--batch {batch} must be at least 1")
     _quiet()
-    from ..evaluate.run import Evaluation
+    from ..evaluate.evaluation import EvalOptions, Evaluation
 
     options: dict[str, Any] = {
-        "data": data, "limit": limit, "max_new_tokens": max_new_tokens,
+        "data": str(data) if data else None, "limit": limit, "max_new_tokens": max_new_tokens,
         "dtype": dtype, "device": device, "backend": backend, "batch": batch, "chat": chat,
     }  # fmt: skip
-    evaluation = Evaluation(model, [t.strip() for t in tasks.split(",") if t.strip()], out=out, **options)
+    names = tuple(t.strip() for t in tasks.split(",") if t.strip())
+    evaluation = Evaluation(EvalOptions(model=model, tasks=names, **options), out)
     if out is not None:
         writable_folder(out, "give another --out")  # before the work
     specs = [PlanSpec.parse("full"), *specs]
@@ -85,7 +83,6 @@ def evaluate(
         "context": {"model": model, "command": command_line("eval", asked), **options},
         "versions": versions(),
     }
-    result["context"]["data"] = str(data) if data else None
     if out is not None:
         write_json(out / "results.json", result)
     if json:

@@ -11,8 +11,8 @@ import json
 import statistics
 from typing import Any
 
+from .evaluation import FULL, Evaluation
 from .results import TaskRun
-from .run import FULL, Evaluation
 
 
 def compare_batches(task: str, batches: tuple[int, ...], rounds: int, **options: Any) -> dict[str, Any]:

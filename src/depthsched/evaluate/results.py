@@ -10,7 +10,7 @@ from .statistics import Paired, paired
 
 
 @dataclass(frozen=True)
-class Sample:
+class Item:
     """One item of a task under one plan.
 
     Attributes
@@ -44,7 +44,7 @@ class Sample:
     bytes_plan: float
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Sample:
+    def from_json(cls, data: Mapping[str, Any]) -> Item:
         return cls(**{**data, "depths": tuple(data["depths"])})
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class TaskRun:
     shared : str
         The few-shot text in front of every prompt.
     num_layers : int
-    samples : tuple of Sample
+    samples : tuple of Item
         In the order of the task.
     notes : tuple of str
         What the plan had to change.
@@ -71,12 +71,12 @@ class TaskRun:
     plan: str
     shared: str
     num_layers: int
-    samples: tuple[Sample, ...] = field(repr=False)
+    samples: tuple[Item, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TaskRun:
-        samples = tuple(map(Sample.from_json, data["samples"]))
+        samples = tuple(map(Item.from_json, data["samples"]))
         notes = tuple(data.get("notes", ()))  # absent in files of 0.1
         return cls(data["task"], data["plan"], data["shared"], data["num_layers"], samples, notes)
 
@@ -176,8 +176,8 @@ def compare_runs(run: TaskRun, full: TaskRun) -> list[EvalRow]:
     ]
 
 
-def _by_item(samples: Sequence[Sample]) -> dict[Any, Sample]:
-    found: dict[Any, Sample] = {}
+def _by_item(samples: Sequence[Item]) -> dict[Any, Item]:
+    found: dict[Any, Item] = {}
     for sample in samples:
         found[sample.doc_id, sample.prompt] = sample
     return found

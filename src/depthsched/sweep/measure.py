@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 from typing import Any
 
-from ..errors import SettingsError
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from .cells import Cell
@@ -81,20 +78,11 @@ def _bench(cell: Cell) -> dict[str, Any]:
 
 def _eval(cell: Cell) -> dict[str, Any]:
     check_eval()
-    evaluate_cell = importlib.import_module("depthsched.evaluate.run").evaluate_cell  # its extra may be missing
-    options = cell.options
-    found: dict[str, Any] = evaluate_cell(
-        cell.model,
-        [options["task"]],
-        PlanSpec.parse(cell.plan),
-        data=cell.paths.get("data"),
-        limit=options["limit"],
-        max_new_tokens=options["max_new_tokens"],
-        dtype=cell.dtype,
-        backend=options["backend"],
-        batch=options["batch"],
-    )
-    return {"eval": found}
+    from ..evaluate.evaluation import EvalOptions, evaluate_cell
+
+    own = {"data": cell.paths.get("data"), "dtype": cell.dtype, "device": cell.device, **cell.options}
+    options = EvalOptions(cell.model, (own.pop("task"),), **own)
+    return {"eval": evaluate_cell(options, PlanSpec.parse(cell.plan))}
 
 
 def check_eval() -> None:
@@ -102,7 +90,8 @@ def check_eval() -> None:
 
     Raises
     ------
-    SettingsError
+    MissingExtraError
     """
-    if importlib.util.find_spec("lm_eval") is None or importlib.util.find_spec("depthsched.evaluate") is None:
-        raise SettingsError("measure 'eval' needs lm-eval: pip install 'depthsched[eval]'")
+    from ..evaluate.extra import need_lm_eval
+
+    need_lm_eval()

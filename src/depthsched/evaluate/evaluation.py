@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,65 @@ from ..errors import SettingsError
 from ..files import digest, json_digest, write_json
 from ..planspec import PlanSpec
 from .extra import need_lm_eval
-from .results import EvalRow, Sample, TaskRun, compare_runs
+from .results import EvalRow, Item, TaskRun, compare_runs
 from .tasks import load_tasks, local_file
 
 FULL = "full"
 Progress = Callable[[str, int, int], None]
 """Called with what runs, items done and items in all."""
 
-DEFAULT_BATCH = 32
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What decides the answers of an evaluation, but for the plan; the key of what is kept.
+
+    Attributes
+    ----------
+    model, dtype, device : str
+        As for :func:`depthsched.load_model`.
+    tasks : tuple of str
+        Names of lm-eval, or patterns with ``*``.
+    data : str or None
+        Folder with local files in place of the hub.
+    limit : int or None
+        Items of each task, the first ones.
+    max_new_tokens : int or None
+        In place of each task's own maximum; also the horizon of the plans.
+    backend : str
+    batch : int
+        Rows decoded together.
+    chat : bool
+        Put prompts into the model's chat template; lm-eval's default is not to.
+
+    Raises
+    ------
+    SettingsError
+    """
+
+    model: str = "smollm2"
+    tasks: tuple[str, ...] = ()
+    data: str | None = None
+    limit: int | None = None
+    max_new_tokens: int | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    backend: str = "auto"
+    batch: int = 32
+    chat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise SettingsError(f"limit {self.limit} must be at least 1")
+        if self.max_new_tokens is not None and self.max_new_tokens < 2:
+            raise SettingsError(f"max_new_tokens {self.max_new_tokens} must be at least 2: the first is the prefill's")
+        if self.batch < 1:
+            raise SettingsError(f"batch {self.batch} must be at least 1")
+
+    def key(self, task: str, plan: PlanSpec) -> dict[str, Any]:
+        """What decides the answers to one task under one plan: files by what they hold, not by where they lie."""
+        kept = {k: v for k, v in asdict(self).items() if k not in ("tasks", "device")}
+        data = None if self.data is None else digest(local_file(task, Path(self.data)).read_bytes())
+        return {**kept, "task": task, "plan": plan.key, "data": data}
 
 
 class Evaluation:
@@ -27,63 +79,22 @@ class Evaluation:
 
     Parameters
     ----------
-    model : str
-        As for :func:`depthsched.load_model`.
-    tasks : sequence of str
-    data : path, optional
-        Local files in place of the hub.
-    limit : int, optional
-        Items of each task, the first ones.
-    max_new_tokens : int, optional
-        In place of each task's own maximum; also the horizon of the plans.
-    dtype, device, backend : str
-    batch : int, optional
-        Rows decoded together, 32 unless given.
-    chat : bool
-        Put prompts into the model's chat template; lm-eval's default is not to.
+    options : EvalOptions
     out : path, optional
         Folder in which each task under each plan is kept as one file as soon as it is done. What is there already,
-        from the same model, files and settings, is read and not run again.
+        with the same key, is read and not run again.
 
     Raises
     ------
     MissingExtraError, ModelError, SettingsError
     """
 
-    def __init__(
-        self,
-        model: str,
-        tasks: Sequence[str],
-        *,
-        data: str | Path | None = None,
-        limit: int | None = None,
-        max_new_tokens: int | None = None,
-        dtype: str = "auto",
-        device: str = "auto",
-        backend: str = "auto",
-        batch: int | None = None,
-        chat: bool = False,
-        out: str | Path | None = None,
-    ) -> None:
+    def __init__(self, options: EvalOptions, out: str | Path | None = None) -> None:
         need_lm_eval()
-        if limit is not None and limit < 1:
-            raise SettingsError(f"limit {limit} must be at least 1")
-        if max_new_tokens is not None and max_new_tokens < 2:
-            raise SettingsError(f"max_new_tokens {max_new_tokens} must be at least 2: the first is the prefill's")
-        self.tasks = load_tasks(tasks, data, max_new_tokens)
-        self.data, self.limit = data, limit
-        self.batch, self.backend, self.chat = batch or DEFAULT_BATCH, backend, chat
+        self.options = options
+        self.tasks = load_tasks(options.tasks, options.data, options.max_new_tokens)
         self.out = Path(out) if out is not None else None
-        self._settings: dict[str, Any] = {
-            "model": model,
-            "limit": limit,
-            "max_new_tokens": max_new_tokens,
-            "dtype": dtype,
-            "batch": self.batch,
-            "backend": backend,
-            "chat": chat,
-        }
-        self._load = functools.cache(lambda: _load(model, dtype, device))
+        self._load = functools.cache(lambda: _load(options.model, options.dtype, options.device))
         self._full: dict[str, TaskRun] = {}
 
     def run(self, plan: str | PlanSpec, progress: Progress | None = None) -> list[TaskRun]:
@@ -109,7 +120,7 @@ class Evaluation:
         """One task under one plan, from its file if it is there."""
         if self.out is None:
             return self._run(task, plan, progress)
-        key = {**self._settings, "task": task, "plan": plan.key, "data": _digest(self.data, task)}
+        key = self.options.key(task, plan)
         path = self.out / "samples" / f"{task}-{json_digest(key, 12)}.json"
         if path.is_file():
             return TaskRun.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -124,7 +135,7 @@ class Evaluation:
 
         model, tokenizer, store = self._load()
         task, done = self.tasks[name], 0
-        total = min(self.limit or len(task.eval_docs), len(task.eval_docs))
+        total = min(self.options.limit or len(task.eval_docs), len(task.eval_docs))
 
         def advance(count: int) -> None:
             nonlocal done
@@ -136,74 +147,46 @@ class Evaluation:
             pretrained=model,
             tokenizer=tokenizer,
             plan=plan,
-            backend=self.backend,
-            batch_size=self.batch,
+            backend=self.options.backend,
+            batch_size=self.options.batch,
             store=store,
             progress=advance,
         )
         found = evaluate(
             lm,
             {"tasks": {name: task}, "groups": {}, "group_map": {}},
-            limit=self.limit,
+            limit=self.options.limit,
             bootstrap_iters=0,
-            apply_chat_template=self.chat,
+            apply_chat_template=self.options.chat,
         )
         shared, samples = _samples(found["samples"][name], lm)
         return TaskRun(name, plan.label, shared, lm.adapter.num_layers, samples, tuple(lm.notes))
 
 
-def evaluate_cell(
-    model_name: str,
-    tasks: Sequence[str],
-    plan: str | PlanSpec,
-    *,
-    data: str | Path | None = None,
-    limit: int | None = None,
-    max_new_tokens: int | None = None,
-    dtype: str = "auto",
-    backend: str = "auto",
-    batch: int | None = None,
-) -> dict[str, Any]:
-    """One plan on some tasks, as a JSON object: what a sweep keeps for a cell.
+@functools.lru_cache(maxsize=1)
+def evaluation_for(options: EvalOptions) -> Evaluation:
+    """The evaluation of these options: its model, prompts and run at full depth are kept for the next call."""
+    return Evaluation(options)
 
-    The model, its prompts and the run at full depth are kept for the next call in this process with the same
-    settings.
+
+def evaluate_cell(options: EvalOptions, plan: PlanSpec) -> dict[str, Any]:
+    """One plan on some tasks, as a JSON object: what a sweep keeps for a cell.
 
     Returns
     -------
     dict
         ``plan``, ``rows`` (one for each task and metric) and ``samples`` (``task``, ``plan`` and the fields of
-        :class:`~depthsched.evaluate.results.Sample`).
+        :class:`~depthsched.evaluate.results.Item`).
 
     Raises
     ------
     MissingExtraError, ModelError, SettingsError, PlanError, ProfileError
     """
-    spec = PlanSpec.parse(plan)
-    evaluation = _evaluation(
-        model_name, tuple(tasks), str(data) if data is not None else None, limit, max_new_tokens, dtype, backend, batch,
-    )  # fmt: skip
-    runs = evaluation.run(spec)
+    evaluation = evaluation_for(options)
+    runs = evaluation.run(plan)
     rows = evaluation.rows(runs)
-    samples = [{"task": run.task, "plan": run.plan, **sample.to_json()} for run in runs for sample in run.samples]
-    return {"plan": spec.label, "rows": [row.to_json() for row in rows], "samples": samples}
-
-
-@functools.lru_cache(maxsize=1)
-def _evaluation(
-    model: str,
-    tasks: tuple[str, ...],
-    data: str | None,
-    limit: int | None,
-    max_new_tokens: int | None,
-    dtype: str,
-    backend: str,
-    batch: int | None,
-) -> Evaluation:
-    return Evaluation(
-        model, tasks, data=data, limit=limit, max_new_tokens=max_new_tokens, dtype=dtype,
-        backend=backend, batch=batch,
-    )  # fmt: skip
+    items = [{"task": run.task, "plan": run.plan, **item.to_json()} for run in runs for item in run.samples]
+    return {"plan": plan.label, "rows": [row.to_json() for row in rows], "samples": items}
 
 
 def _load(model: str, dtype: str, device: str) -> tuple[Any, Any, Any]:
@@ -215,12 +198,7 @@ def _load(model: str, dtype: str, device: str) -> tuple[Any, Any, Any]:
     return loaded, tokenizer, PromptStore(adapter_for(loaded))
 
 
-def _digest(data: str | Path | None, task: str) -> str | None:
-    """What the local file of a task holds: another file under the same name is another evaluation."""
-    return digest(local_file(task, Path(data)).read_bytes()) if data is not None else None
-
-
-def _samples(logged: Sequence[dict[str, Any]], lm: Any) -> tuple[str, tuple[Sample, ...]]:
+def _samples(logged: Sequence[dict[str, Any]], lm: Any) -> tuple[str, tuple[Item, ...]]:
     """lm-eval logs a sample once for each filter; here it is one, with a score for each metric and filter."""
     from .prefixes import common_length
 
@@ -234,7 +212,7 @@ def _samples(logged: Sequence[dict[str, Any]], lm: Any) -> tuple[str, tuple[Samp
     for item, entries in sorted(by_item.items()):
         record = lm.records[prompts[item]]
         samples.append(
-            Sample(
+            Item(
                 doc_id=item,
                 prompt=prompts[item][len(shared) :],
                 output=entries[0]["resps"][0][0],
