@@ -1,4 +1,4 @@
-"""Does position matter? ``python -m depthsched.calibrate.study --prompts FILE --profile DIR``.
+"""Does position matter?
 
 Constant depth against schedules that fall with the position, each solved so that over the scored answers it
 moves as many bytes as the constant one, with and without the bridges of a profile.
@@ -6,97 +6,84 @@ moves as many bytes as the constant one, with and without the bridges of a profi
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
-from ..adapters import Adapter, adapter_for
-from ..errors import DepthschedError, SettingsError
-from ..plan import DepthPlan, plan
-from ..profile import Profile
-from ..score import Sample, ScoreResult, load_samples, score
-from ..score.result import interval
-from ..score.scorer import bytes_speedup
-from .solve import Frontier
+import depthsched as ds
+from depthsched.adapters import Adapter, adapter_for
+from depthsched.calibrate.solve import Frontier
+from depthsched.errors import SettingsError
+from depthsched.score import Sample, ScoreResult, load_samples, score
+from depthsched.score.result import interval
+from depthsched.score.scorer import bytes_speedup
+
+from .common import Count, Tokens, numbers
 
 FAMILIES = ("d3", "d3:start=32", "linear", "step")
 
 
 def study(
-    model: Any,
-    profile: Profile,
-    samples: Sequence[Sample],
-    depths: Sequence[int],
-    horizon: int,
-    tolerance: float = 0.005,
+    prompts: Annotated[Path, typer.Option(help="Nothing may be fitted on them.")],
+    profile: Annotated[Path, typer.Option()],
+    model: str = "smollm2",
+    depths: Annotated[str, typer.Option(help="Constant depths to compare with.")] = "24,20",
+    limit: Count = 48,
+    max_new_tokens: Tokens = 128,
+    tolerance: Annotated[float, typer.Option(help="How far from equal the bytes may be.")] = 0.005,
 ) -> dict[str, Any]:
-    """Score every family at the bytes of every constant depth.
+    """Score schedules that fall with the position at the bytes of every constant depth, with and without bridges.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-    profile : Profile
-    samples : sequence of Sample
-        That nothing was fitted on.
-    depths : sequence of int
-        Constant depths to compare with.
-    horizon : int
-        Tokens to resolve.
-    tolerance : float
-        How far from equal the bytes may be; a family that comes no closer is left out.
-
-    Returns
-    -------
-    dict
-        ``rows``: one for each plan, with KL and agreement, their differences from the constant plan of the same
-        bytes (95% bootstrap intervals over prompts), and KL in the first and last quarter of the steps.
+    A row for each plan, with its difference from the constant plan of the same bytes (95% bootstrap intervals over
+    prompts). A family that comes no closer to equal bytes than the tolerance is left out.
     """
+    constants, fitted = numbers("--depths", depths), ds.Profile.load(profile)
+    loaded, samples = load_samples(model, prompts, limit, max_new_tokens)
     usable = [sample for sample in samples if len(sample.completion) > 1]
-    adapter = adapter_for(model)
+    adapter = adapter_for(loaded)
     arms = [
         (depth, bridged, family, resolved)
-        for depth in depths
+        for depth in constants
         for bridged in (True, False)
-        for family, resolved in _arms(adapter, profile, usable, depth, horizon, bridged, tolerance)
+        for family, resolved in _arms(adapter, fitted, usable, depth, max_new_tokens, bridged, tolerance)
     ]
-    results = score(model, [resolved for *_, resolved in arms], usable)
+    results = score(loaded, [resolved for *_, resolved in arms], usable)
     rows = []
     for (depth, bridged, family, _), result in zip(arms, results, strict=True):
         if family == "constant":
             reference = result
         rows.append({"depth": depth, "bridges": bridged, "family": family, **_row(result, reference)})
-    return {"prompts": len(usable), "tokens": results[0].tokens, "profile": profile.digest, "rows": rows}
+    return {"prompts": len(usable), "tokens": results[0].tokens, "profile": fitted.digest, "rows": rows}
 
 
 def _arms(
     adapter: Adapter,
-    profile: Profile,
+    profile: ds.Profile,
     samples: Sequence[Sample],
     depth: int,
     horizon: int,
     bridged: bool,
     tolerance: float,
-) -> Iterator[tuple[str, DepthPlan]]:
+) -> Iterator[tuple[str, ds.DepthPlan]]:
     """The constant plan and the plan of each family that moves as many bytes; families that cannot are left out."""
     layers = adapter.num_layers
     order = "ranked" if bridged else "ranked:bridges=false"
-    constant = plan(f"constant:depth={depth}", order, num_layers=layers, horizon=horizon, profile=profile)
+    constant = ds.plan(f"constant:depth={depth}", order, num_layers=layers, horizon=horizon, profile=profile)
     yield "constant", constant
     goal = _bytes(adapter, constant, samples)
     for family in FAMILIES:
         frontier = Frontier(family, profile, adapter.shape(), horizon, 0, lambda _: NotImplemented)
-        found: dict[float, DepthPlan] = {}
+        found: dict[float, ds.DepthPlan] = {}
         low, high = float(layers - len(profile.drop_order)), layers - 1.0
         for _ in range(3):
             for mean_depth in np.linspace(low, high, 17):
                 with suppress(SettingsError):  # the family does not reach this mean depth
                     spec = frontier.resolve(float(mean_depth)).schedule
-                    resolved = plan(spec, order, num_layers=layers, horizon=horizon, profile=profile)
+                    resolved = ds.plan(spec, order, num_layers=layers, horizon=horizon, profile=profile)
                     found[_bytes(adapter, resolved, samples)] = resolved
             closest = min(found, key=lambda speedup: abs(speedup - goal), default=0.0)
             if abs(closest / goal - 1) <= tolerance:
@@ -107,7 +94,7 @@ def _arms(
             low, high = found[closest].mean_depth - (high - low) / 16, found[closest].mean_depth + (high - low) / 16
 
 
-def _bytes(adapter: Adapter, resolved: DepthPlan, samples: Sequence[Sample]) -> float:
+def _bytes(adapter: Adapter, resolved: ds.DepthPlan, samples: Sequence[Sample]) -> float:
     runs = [(len(s.prompt), [resolved.depth(i) for i in range(1, len(s.completion))]) for s in samples]
     return bytes_speedup(adapter, resolved, runs)
 
@@ -136,30 +123,3 @@ def _row(result: ScoreResult, constant: ScoreResult) -> dict[str, Any]:
 def _mean(groups: Sequence[Any]) -> float:
     tokens = sum(group.tokens for group in groups)
     return float(sum(group.tokens * group.kl for group in groups) / tokens)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the study as one JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m depthsched.calibrate.study", description=__doc__)
-    parser.add_argument("--prompts", required=True)
-    parser.add_argument("--profile", required=True)
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--depths", default="24,20")
-    parser.add_argument("--limit", type=int, default=48)
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    given = parser.parse_args(arguments)
-    try:
-        depths = [int(depth) for depth in given.depths.split(",") if depth.strip().isdigit()]
-        if not depths:
-            raise SettingsError(f"--depths {given.depths!r} names no depth; give whole numbers such as 24,20")
-        profile = Profile.load(given.profile)
-        model, samples = load_samples(given.model, given.prompts, given.limit, given.max_new_tokens)
-        print(json.dumps(study(model, profile, samples, depths, given.max_new_tokens)))
-    except DepthschedError as error:
-        print(f"study: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
