@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import depthsched as ds
+from depthsched import models
 
 from .commands import cli
 from .tiny import make_tiny, tiny
@@ -24,6 +26,13 @@ settings.register_profile(
     "depthsched", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("depthsched")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Convert the embedded model before any worker starts: not once in each, nor in the output of a test."""
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        with suppress(ds.errors.ModelError):  # without it, the tests that need it are skipped
+            models._source(models.EMBEDDED)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -131,8 +131,6 @@ def _measure(
 
 
 def _print(result: Any) -> None:
-    from ..bench.page import main_cells
-
     out = console()
     about = result.context
     for note in about["notes"]:
@@ -141,10 +139,25 @@ def _print(result: Any) -> None:
         f"[bold]{about['model']}[/] {about['dtype']}, batch {about['batch']}, {about['machine']}; "
         f"copy bandwidth {about['copy_gb_per_s']:.1f} GB/s"
     )
-    rows = table("plan", "backend", ">depth", ">tok/s", ">theory", ">speed-up", ">realised", ">vs hf", ">GB/s")
+    rows = table("plan", "backend", ">depth", ">tok/s", ">bytes saved", ">speed-up", ">realised", ">vs hf", ">GB/s")
     for row in result.rows:
-        rows.add_row(row.plan, *main_cells(row))
+        rows.add_row(
+            row.plan,
+            row.backend,
+            f"{row.mean_depth:.1f}",
+            _interval(row.tokens_per_second, 1),
+            f"{row.theoretical_bytes:.2f}",
+            _interval(row.speedup_vs_full),
+            f"{row.realised:.2f}",
+            _interval(row.vs_transformers),
+            f"{row.gb_per_s:.1f}",
+        )
     out.print(rows)
     for row in result.rows:
         if row.compile_seconds >= 0.1:
             out.print(f"{row.plan}, {row.backend}: compiled in {row.compile_seconds:.1f} s before the first run")
+
+
+def _interval(value: Any, digits: int = 2) -> str:
+    """``2.70 (2.61-2.78)``."""
+    return f"{value.median:.{digits}f} ({value.low:.{digits}f}-{value.high:.{digits}f})" if value else ""

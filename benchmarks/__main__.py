@@ -1,0 +1,99 @@
+"""``python -m benchmarks NAME``: every experiment prints one JSON object; ``pages`` prints the pages."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from depthsched.errors import DepthschedError
+
+from . import evidence
+from .batching import batching
+from .cold import cold
+from .long import long
+from .memory import memory
+from .pages import write_pages
+from .paired import paired
+from .process import ROOT
+from .prompts import prompts
+from .study import study
+
+app = typer.Typer(
+    help="Measure what the documentation says, and print it.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+DataOption = Annotated[Path, typer.Option(help="Folder with gsm8k/ and bbh/.")]
+ScratchOption = Annotated[Path, typer.Option(help="Profiles, prompts and finished tasks are kept here.")]
+SCRATCH = Path(".venv/evidence")
+
+
+def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+    """A command that prints what an experiment returns; its options are the arguments of the function."""
+
+    @functools.wraps(experiment)
+    def command(**options: Any) -> None:
+        typer.echo(json.dumps(experiment(**options)))
+
+    return command
+
+
+for function in (memory, cold, long, batching, study, paired, prompts):
+    app.command()(_printed(function))
+
+
+@app.command()
+def pages(
+    name: Annotated[str, typer.Argument(help="speed, quality or tasks; all of them if left out.")] = "",
+    check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
+) -> None:
+    """Print the tables of the pages of results from the JSON files that are kept."""
+    changed = write_pages(name, check)
+    for page in changed:
+        typer.echo(f"{'stale' if check else 'printed'}: {page.relative_to(ROOT)}")
+    if check and changed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def speed() -> None:
+    """Measure what docs/results.md says, and print it; about 40 minutes on two cores that do nothing else."""
+    _run(evidence.speed())
+
+
+@app.command()
+def quality(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
+    """Measure what docs/results/quality.md and position.md say; about 45 minutes on two idle cores."""
+    _run(evidence.quality(data, scratch))
+
+
+@app.command()
+def tasks(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
+    """Measure what docs/results/tasks.md says, with the profile of quality; about an hour. What is done stays done."""
+    _run(evidence.tasks(data, scratch))
+
+
+def _run(lines: Iterator[str]) -> None:
+    for line in lines:
+        typer.echo(f"python -m {line}")
+        evidence.run(line)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. Exit codes as those of depthsched: 2 if the input was wrong."""
+    try:
+        app(arguments)
+    except DepthschedError as error:
+        print(f"benchmarks: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What has to be measured for the pages of results: commands as one would type them, in the order in which they run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+
+from depthsched.errors import ModelError
+
+SPEED, QUALITY, TASKS = (Path("docs/results", name) for name in ("data", "quality", "tasks"))
+BENCH = "depthsched bench --json --backends compiled --baseline none"
+BBH = "sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects"
+
+
+def run(line: str) -> None:
+    """Run a module of Python, ``MODULE WORDS > FILE``. The file is replaced when it is done, and kept if it fails.
+
+    Raises
+    ------
+    ModelError
+        It failed; it has said why on stderr.
+    """
+    words, target = split(line)
+    done = subprocess.run([sys.executable, "-m", *words], stdout=subprocess.PIPE if target else None, text=True)
+    if done.returncode:
+        raise ModelError(f"exit code {done.returncode} of: python -m {line}")
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}")
+        scratch.write_text(done.stdout, encoding="utf-8")
+        scratch.replace(target)
+
+
+def split(line: str) -> tuple[list[str], Path | None]:
+    """The words of a line, and the file behind its ``>``."""
+    words = shlex.split(line)
+    return (words[:-2], Path(words[-1])) if words[-2:-1] == [">"] else (words, None)
+
+
+def speed() -> Iterator[str]:
+    """For the page on speed."""
+    plans = quote("constant:depth=24;constant:depth=20;constant:depth=15;d3:alpha=0.9945")
+    rows = "--plans 'constant:depth=20;d3:alpha=0.9945' --backends compiled --tokens 64 --batch 8"
+    for dtype in ("bfloat16", "float32"):
+        yield f"depthsched bench --json --dtype {dtype} --plans {plans} > {SPEED}/smollm2-{dtype}.json"
+        yield f"depthsched bench --json --dtype {dtype} {rows} > {SPEED}/smollm2-{dtype}-batch-8.json"
+        yield f"benchmarks memory --dtype {dtype} > {SPEED}/memory-{dtype}.json"
+        yield f"benchmarks cold --dtype {dtype} > {SPEED}/wait-{dtype}.json"
+    yield f"{BENCH} --dtype bfloat16 --repeats 15 --plans {plans} > {SPEED}/smollm2-bfloat16-compiled.json"
+    yield f"benchmarks long > {SPEED}/long-bfloat16.json"
+    yield "benchmarks pages speed"
+    yield "pytest -m evidence tests/runtime"
+
+
+def quality(data: Path, scratch: Path) -> Iterator[str]:
+    """For the pages on quality and on position."""
+    where, kept, gsm8k = quote(str(data)), quote(str(scratch)), quote(str(data / "gsm8k"))
+    yield f"benchmarks prompts {where} {kept}"
+    yield (
+        f"depthsched calibrate --json --prompts {gsm8k}/train-2000.jsonl --limit 128 --out {kept}/profile"
+        f" > {QUALITY}/calibrate.json"
+    )
+    yield f"depthsched calibrate --prompts {kept}/mixed.jsonl --orders block --min-depth 20 --out {kept}/mixed"
+
+    def plans(*orders: str) -> str:
+        return quote(";".join(f"constant:depth={depth}{order}" for order in orders for depth in (24, 20)))
+
+    # What `calibrate` ranked one by one, for comparison.
+    ranked = json.loads((QUALITY / "calibrate.json").read_text(encoding="utf-8"))["evidence"]["orders"]["ranked"]
+    listed = f"@list:layers={'+'.join(map(str, ranked['drop_order']))}"
+    five = plans("", "@ranked:bridges=false", listed, "@middle-out", "@early-exit")
+    test, bbh = f"--prompts {gsm8k}/test-500.jsonl", f"--prompts {kept}/bbh-test.jsonl"
+    one, both, score = f"--profile {kept}/profile", f"--profile {kept}/mixed", "depthsched score --json"
+    yield f"{score} {test} --limit 48 {one} --schedule {five} > {QUALITY}/gsm8k.json"
+    yield f"{score} {bbh} {one} --schedule {plans('', '@middle-out')} > {QUALITY}/bbh.json"
+    yield f"{score} {bbh} {both} --schedule {plans('')} > {QUALITY}/bbh-mixed.json"
+    yield f"{score} {test} --limit 48 {both} --schedule {plans('')} > {QUALITY}/gsm8k-mixed.json"
+
+    yield f"benchmarks study {test} --limit 48 {one} --depths 24,20 > {QUALITY}/position.json"
+    yield f"benchmarks paired {test} --limit 16 {one} --repeats 1 > {QUALITY}/paired.json"
+    for dtype in ("float32", "bfloat16"):
+        yield f"{BENCH} --dtype {dtype} {one} --tokens 96 --plans {plans('')} > {QUALITY}/bench-{dtype}.json"
+    yield "benchmarks pages quality"
+
+
+def tasks(data: Path, scratch: Path) -> Iterator[str]:
+    """For the page on tasks, with the profile of :func:`quality`. What is done is read from the scratch folder."""
+    fitted = f"+profile={scratch / 'profile'}"
+    plans = [
+        *(f"d3:alpha={alpha}" for alpha in ("0.9984", "0.9957", "0.9914")),
+        *(f"d3:alpha={alpha}{fitted}" for alpha in ("0.9981", "0.9954", "0.9858")),
+        *(f"constant:depth={depth}{fitted}" for depth in (26, 22, 17)),
+        *(f"linear:end={end}" for end in (23, 15, 5)),
+    ]
+    which, where = f"--plans {quote(';'.join(plans))}", quote(str(data))
+    evaluate = (
+        f"depthsched eval --json --data {where} {which} --max-new-tokens 128 --dtype bfloat16 --backend eager"
+        f" --batch 50 --out {quote(str(scratch / 'tasks'))}"
+    )
+    bbh = ",".join(f"bbh_cot_fewshot_{task}" for task in BBH.split())
+    yield f"{BENCH} --dtype bfloat16 {which} > {TASKS}/speed.json"
+    yield f"{evaluate} --limit 200 --tasks gsm8k_cot > {TASKS}/gsm8k.json"
+    yield f"{evaluate} --limit 50 --tasks {bbh} > {TASKS}/bbh.json"
+    yield f"benchmarks batching {where} --batches 1,16 --rounds 2 --limit 16 > {TASKS}/batching/float32.json"
+    yield "benchmarks pages tasks"

@@ -1,0 +1,159 @@
+"""Every experiment, end to end on a tiny random model: structure and what must hold; what the clock says is free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import depthsched as ds
+from benchmarks.pages import speed
+from benchmarks.prompts import FIT, GSM8K, TEST
+
+from ..commands import Result
+from ..tiny import LAYERS
+
+Run = Callable[..., Result]
+PLAN = "d3:alpha=0.99"
+
+
+@pytest.fixture
+def tiny(folder: Path) -> list[object]:
+    return ["--model", folder / "model", "--dtype", "float32", "--device", "cpu"]
+
+
+def test_memory_of_processes_of_their_own(run: Run, tiny: list[object], tmp_path: Path) -> None:
+    result = run("memory", *tiny, "--backends", "transformers,eager", "--plan", PLAN, "--batch", 2, "--tokens", 4)
+    assert result.code == 0, result.err
+    found = result.json()
+    assert {key: found[key] for key in ("kind", "plan", "batch", "tokens")} == {
+        "kind": "memory", "plan": PLAN, "batch": 2, "tokens": 4,
+    }  # fmt: skip
+    assert [row["backend"] for row in found["rows"]] == ["transformers", "eager"]
+    first = found["rows"][0]["peak_memory_bytes"]
+    assert first > 2 * 49152 * 32 * 4  # embeddings and head
+    assert [row["ratio"] for row in found["rows"]] == [row["peak_memory_bytes"] / first for row in found["rows"]]
+    assert "| transformers |" in printed(result, tmp_path)
+
+
+def test_the_wait_for_the_steady_speed(run: Run, tiny: list[object], tmp_path: Path) -> None:
+    result = run("cold", *tiny, "--backend", "eager", "--plan", PLAN, "--tokens", 12)
+    assert result.code == 0, result.err
+    assert [row["cache"] for row in result.json()["rows"]] == ["cold", "warm"]
+    for row in result.json()["rows"]:
+        assert row["backend"] == "eager"
+        assert row["compile_seconds"] == 0 < row["seconds_to_steady"]
+    assert "| cold |" in printed(result, tmp_path)
+
+
+def test_a_long_run_in_blocks(run: Run, tiny: list[object], tmp_path: Path) -> None:
+    result = run("long", *tiny, "--backend", "eager", "--plan", PLAN, "--tokens", 20, "--block", 8)
+    assert result.code == 0, result.err
+    found = result.json()
+    assert found["compile_seconds"] == 0
+    assert [block["tokens"] for block in found["blocks"]] == [8, 16]  # the last is not full
+    depths = ds.plan(PLAN, num_layers=LAYERS, horizon=20).depths
+    assert found["blocks"][0]["mean_depth"] == pytest.approx(sum(depths[1:8]) / 7)
+    assert found["blocks"][1]["mean_depth"] == pytest.approx(sum(depths[8:16]) / 8)
+    assert found["cache_bytes"] == 8 * LAYERS * 2 * 2 * 8 * 4
+    for block in found["blocks"]:
+        assert min(block["tokens_per_second"], block["gb_per_s"], block["peak_memory_bytes"]) > 0
+    assert "| 16 |" in printed(result, tmp_path)
+
+
+def printed(result: Result, tmp_path: Path) -> str:
+    """What the speed page makes of an experiment."""
+    (tmp_path / "found.json").write_text(result.out)
+    return speed.tables(tmp_path)
+
+
+@pytest.mark.usefixtures("data")
+def test_batching(run: Run, folder: Path, data: Path) -> None:
+    options = ["--batches", "1,3", "--rounds", 2, "--limit", 3, "--max-new-tokens", 4]
+    result = run("batching", data, "--model", folder / "model", *options)
+    assert result.code == 0, result.err
+    found = json.loads(result.out.splitlines()[-1])
+    assert (found["task"], found["rounds"], found["items"]) == ("gsm8k_cot", 2, 3)
+    assert [row["batch"] for row in found["rows"]] == [1, 3]
+    assert found["rows"][0]["ratio"] == {"median": 1, "low": 1, "high": 1}
+    for row in found["rows"]:
+        assert row["same_output"] == 1
+        assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+
+
+def test_both_ways_to_score_agree(run: Run, folder: Path) -> None:
+    words = ["paired", "--prompts", folder / "prompts.jsonl", "--model", folder / "model", "--limit", 3]
+    words += ["--schedule", "linear:end=4", "--profile", folder / "profile", "--max-new-tokens", 24, "--repeats", 2]
+    result = run(*words)
+    assert result.code == 0, result.err
+    found = result.json()
+    assert (found["prompts"], found["tokens"]) == (3, 3 * 23)
+    assert found["kl_difference"] < 1e-4
+    assert found["kl"]["staircase"] > 1e-3
+    assert [len(values) for values in found["seconds"].values()] == [2, 2]
+    assert found["ratio"]["low"] <= found["ratio"]["median"] <= found["ratio"]["high"]
+
+
+def test_every_arm_of_the_study_moves_the_bytes_of_its_constant_plan(run: Run, folder: Path) -> None:
+    words = ["study", "--prompts", folder / "prompts.jsonl", "--model", folder / "model", "--depths", "7", "--limit", 6]
+    words += ["--profile", folder / "profile", "--max-new-tokens", 24, "--tolerance", 0.03]
+    result = run(*words)
+    assert result.code == 0, result.err
+    found = json.loads(result.out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    constants = []
+    for bridges in (True, False):
+        constant, *rows = (row for row in found["rows"] if row["bridges"] is bridges)
+        constants.append(constant)
+        assert (constant["family"], constant["depth"]) == ("constant", 7)
+        assert constant["kl_less_constant"]["mean"] == 0
+        assert rows
+        for row in rows:
+            assert row["bytes_speedup"] == pytest.approx(constant["bytes_speedup"], rel=0.03)
+            difference = row["kl"]["mean"] - constant["kl"]["mean"]
+            assert row["kl_less_constant"]["mean"] == pytest.approx(difference)
+            assert row["kl_less_constant"]["low"] <= difference <= row["kl_less_constant"]["high"]
+    assert 1 < constants[0]["bytes_speedup"] < constants[1]["bytes_speedup"]  # the bridges are counted
+
+
+def test_prompts_to_calibrate_on_are_not_those_to_measure_on(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bbh").mkdir()
+    (tmp_path / "gsm8k").mkdir()
+    for task in "ab":
+        rows = [{"input": f"{task} {i}", "target": ""} for i in range(20)]
+        (tmp_path / "bbh" / f"{task}.json").write_text(json.dumps({"examples": rows}))
+    train = [json.dumps({"question": f"train {i}", "answer": ""}) for i in range(99)]
+    (tmp_path / "gsm8k" / "train-2000.jsonl").write_text("\n".join(train))
+    result = run("prompts", tmp_path, tmp_path / "out")
+    assert result.json() == {"bbh-test": 2 * TEST, "mixed": GSM8K + 2 * FIT}
+    test, mixed = (
+        [json.loads(line)["prompt"] for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("bbh-test", "mixed")
+    )
+    assert len({*test, *mixed}) == len(test) + len(mixed) == 2 * TEST + GSM8K + 2 * FIT
+    assert {text[0] for text in test} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["memory", "--model", "/nowhere", "--backends", "eager"], "process of its own failed: "),
+        (["cold", "--tokens", "1"], "--tokens"),
+        (["long", "--tokens", "100"], "fills no block of 512"),
+        (["batching", "/nowhere", "--batches", "1,x"], "--batches '1,x' must be whole numbers"),
+        (["study", "--prompts", "absent.jsonl", "--profile", "absent"], "no profile in absent"),
+        (["study", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
+        (["study", "--prompts", "absent.jsonl", "--profile", "P", "--depths", "x"], "--depths 'x' must be"),
+        (["paired", "--prompts", "absent.jsonl"], "no such prompt file"),
+        (["paired", "--prompts", "absent.jsonl", "--repeats", "0"], "--repeats"),
+        (["prompts", "/nowhere", "out"], "holds no task"),
+        (["pages", "sped"], "no pages named 'sped'"),
+    ],
+)
+def test_wrong_input_says_what_is_wrong(run: Run, folder: Path, words: list[str], message: str) -> None:
+    result = run(*(folder / "profile" if word == "P" else word for word in words))
+    assert result.code == 2
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
