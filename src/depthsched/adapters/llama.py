@@ -49,7 +49,7 @@ class LlamaAdapter(Adapter):
         """Bytes of every layer's key and value projections, which are ``share`` of a fused one; empty if unknown."""
         from .storage import stored_bytes
 
-        found = [getattr(layer, "self_attn", None) for layer in layers]
+        found: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
         if all(hasattr(attention, "qkv_proj") for attention in found):
             return tuple(share * stored_bytes(attention.qkv_proj) for attention in found)
         if all(hasattr(attention, "k_proj") and hasattr(attention, "v_proj") for attention in found):
