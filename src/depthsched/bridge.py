@@ -44,8 +44,9 @@ Bridges = Mapping[int, Mapping[int, Bridge]]
 
 
 def prepared(bridges: Bridges | None, adapter: Any) -> Bridges:
-    """Bridges in the dtype and on the device of a model's hidden states."""
-    return {depth: {i: b.to(adapter) for i, b in row.items()} for depth, row in (bridges or {}).items()}
+    """Bridges in the dtype and on the device of a model's hidden states; a model that has no weights is refused."""
+    like = torch.empty(0, dtype=adapter.dtype, device=adapter.device)
+    return {depth: {i: b.to(like) for i, b in row.items()} for depth, row in (bridges or {}).items()}
 
 
 def skipped_runs(keep: Sequence[int], num_layers: int) -> list[tuple[int, int]]:

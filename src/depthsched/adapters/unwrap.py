@@ -31,7 +31,7 @@ def unwrap(model: Any) -> Any:
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel):
-        held = [name for name in ("model", "module") if isinstance(getattr(model, name, None), PreTrainedModel)]
+        held = [name for name in ("module", "model") if isinstance(getattr(model, name, None), PreTrainedModel)]
         advice = f"pass its .{held[0]}" if held else "pass one from AutoModelForCausalLM"
         raise ModelError(f"{type(model).__name__} is not a transformers model; {advice}")
     _refuse_compiled(model)
