@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .. import DepthPlan, DepthSchedule, plan
 from ..adapters import Adapter, adapter_for
 from ..errors import ModelError
-from .report import CheckReport, Finding, one_line, run_checks
+from ..text import one_line
+from .report import CheckReport, Finding, run_checks
 
 if TYPE_CHECKING:
     import torch
