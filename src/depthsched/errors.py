@@ -44,5 +44,9 @@ class CacheError(DepthschedError, RuntimeError):
     """A KV cache does not hold what the layers about to read it need."""
 
 
+class DepthschedWarning(UserWarning):
+    """Something runs as asked and may not be what was meant. The command line prints it as one line."""
+
+
 class MissingExtraError(DepthschedError, ImportError):
     """A package of an optional extra is not installed."""

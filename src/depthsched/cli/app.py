@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from typing import Annotated, Any
 
 import typer
 
 from .. import plugins
-from ..errors import DepthschedError
+from ..errors import DepthschedError, DepthschedWarning
 from ..text import one_line
 from . import bench, calibrate, check, doctor, eval, generate, new, report, score, show, sweep
 from . import list as list_command
@@ -51,8 +52,11 @@ def main(args: list[str] | None = None) -> None:
 
 def _run(args: list[str] | None) -> int:
     try:
-        code = typer.main.get_command(build_app()).main(args, prog_name="depthsched", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", DepthschedWarning)
+            warnings.showwarning = _show  # type: ignore[assignment]
+            code = typer.main.get_command(build_app()).main(args, prog_name="depthsched", standalone_mode=False)
+            return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -66,6 +70,10 @@ def _run(args: list[str] | None) -> int:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         return _fail(f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)", 1)
+
+
+def _show(message: Warning | str, *where: Any) -> None:
+    print(f"depthsched: warning: {one_line(str(message), 5000)}", file=sys.stderr)
 
 
 def _fail(message: Any, code: int) -> int:

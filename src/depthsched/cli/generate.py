@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ from .output import (
     print_json,
     say_notes,
 )
+
+if TYPE_CHECKING:
+    from ..plans import DepthPlan
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,12 +68,17 @@ def generate(
         loaded, tokenizer = load_quietly(model, dtype, device)
     inputs = model_inputs([encode(tokenizer, text, raw=raw)])
     options = {"max_new_tokens": max_new_tokens, "skipped_kv": skipped_kv, "force": force, **sampling}
-    arms = [PlanSpec.parse("full"), spec] if compare else [spec]
-    with say.status("warming up", spinner="dots"):  # first calls allocate and choose kernels
-        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), spec, {**options, "max_new_tokens": 2})
+    from ..adapters import adapter_for
+
+    layers = adapter_for(loaded, force=force).num_layers
+    plan = spec.resolve(layers, max_new_tokens)
+    arms = [PlanSpec.parse("full").resolve(layers, max_new_tokens), plan] if compare else [plan]
+    # First calls allocate and choose kernels. The plan is that of the whole run, and so is the backend it gets.
+    with say.status("warming up", spinner="dots"):
+        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), plan, {**options, "max_new_tokens": 2})
     results = []
     for arm in arms:
-        bar = view.progress(say, f"generating, {arm.label}", max_new_tokens)
+        bar = view.progress(say, f"generating, {arm.schedule}", max_new_tokens)
         results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, arm, options))
     result = results[-1]
     say_notes(spec.label, result["notes"])
@@ -140,7 +148,7 @@ def _run(
     backend: str,
     seed: int,
     bar: Any,
-    plan: PlanSpec,
+    plan: DepthPlan,
     options: dict[str, Any],
 ) -> dict[str, Any]:
     import torch

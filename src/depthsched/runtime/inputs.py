@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..adapters import Adapter
-from ..errors import PlanError
+from ..errors import DepthschedWarning, PlanError
 
 
 def read_inputs(adapter: Adapter, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,5 +85,6 @@ def check_lengths(adapter: Adapter, prompt: int, new: int = 0) -> None:
         warnings.warn(
             f"prompt and answer may reach {prompt + new} tokens and the model has {positions} positions; "
             "text past them is of no use: ask for fewer new tokens",
+            DepthschedWarning,
             stacklevel=3,
         )

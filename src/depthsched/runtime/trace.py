@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..errors import MissingExtraError
 from ..plans import DepthPlan
 from ..schedule import Signals
 
@@ -93,9 +94,19 @@ class Trace:
         ]
 
     def to_frame(self) -> Any:
-        """The same as a pandas DataFrame, indexed by step."""
-        import pandas
+        """The same as a pandas DataFrame, indexed by step.
 
+        Raises
+        ------
+        MissingExtraError
+            pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingExtraError(
+                "to_frame needs pandas: pip install 'depthsched[frame]'; to_rows does not"
+            ) from None
         return pandas.DataFrame(self.to_rows()).set_index("step")
 
 
