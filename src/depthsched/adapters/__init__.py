@@ -1,15 +1,22 @@
 """Adapters: what the runtime needs of a model family."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ModelError
+from ..hookspecs import hookimpl
+from ..plugins import adapter_classes
 from .base import Adapter
 from .families import REFUSED
 from .llama import LlamaAdapter
 
-BUILTIN = (LlamaAdapter,)
+__all__ = ["Adapter", "LlamaAdapter", "adapter_for"]
 
-__all__ = ["BUILTIN", "Adapter", "LlamaAdapter", "adapter_for"]
+
+@hookimpl
+def register_adapters(register: Callable[[type[Adapter]], None]) -> None:
+    """Offer the built-in adapters."""
+    register(LlamaAdapter)
 
 
 def adapter_for(model: Any, *, force: bool = False) -> Adapter:
@@ -26,8 +33,6 @@ def adapter_for(model: Any, *, force: bool = False) -> Adapter:
     ModelError
         The family is unknown or unsafe and ``force`` is off, or the model has no decoder layers.
     """
-    from ..plugins import adapter_classes
-
     if not hasattr(model, "get_decoder") or not hasattr(model, "config"):
         raise ModelError(f"{type(model).__name__} is not a transformers model; pass one from AutoModelForCausalLM")
     config = model.config.get_text_config(decoder=True)
