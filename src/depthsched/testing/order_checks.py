@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ..errors import SettingsError
 from ..order import LayerOrder
-from .report import Finding, one_line
+from ..text import one_line
+from .report import Finding
 from .settings_checks import check_frozen, check_same, say, show
 from .strategies import MAX_LAYERS
 
