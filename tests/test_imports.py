@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ ROOT = Path(depthsched.__file__).parent
 # From left to right: idea, plan, model, run, judge, show. A part may import what stands left of it or with it.
 FLOW = [
     {"errors", "text"},
-    {"files", "stats", "settings", "bridge", "encoding"},
-    {"fingerprint"},
+    {"files", "stats", "classes", "values", "bridge", "encoding"},
+    {"settings", "fingerprint"},
     {"schedule", "cost"},
     {"schedules", "order", "hookspecs", "profile"},
     {"plugins"},
@@ -32,13 +33,13 @@ FLOW = [
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
-# The manager registers the built-in adapters, and adapter_for asks the manager: both inside functions.
-LATE = {("plugins", "adapters"), ("adapters", "plugins")}
 NO_TORCH = {
     "errors",
     "text",
     "files",
     "stats",
+    "classes",
+    "values",
     "settings",
     "schedule",
     "cost",
@@ -66,20 +67,22 @@ def own():
     return {("__init__", ROOT / "__init__.py")}
 
 
-def imports(path):
-    """Every import of a module as an absolute dotted name, with whether it stands at the top level."""
-    package = ["depthsched", *path.relative_to(ROOT).with_suffix("").parts][:-1]
-    tree = ast.parse(path.read_text())
-    typing_only = {
+def typing_only(tree: ast.Module) -> set[ast.AST]:
+    """What only a type checker sees."""
+    return {
         child
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         for child in ast.walk(node)
     }
+
+
+def imports(path):
+    """Every import of a module as an absolute dotted name, with whether it stands at the top level."""
+    package = ["depthsched", *path.relative_to(ROOT).with_suffix("").parts][:-1]
+    tree = ast.parse(path.read_text())
     top = set(tree.body)
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
+    for node in set(ast.walk(tree)) - typing_only(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node in top) for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -89,17 +92,70 @@ def imports(path):
             yield from ((name, node in top) for name in names)
 
 
+def graph() -> dict[str, set[str]]:
+    """Every module of the package with the modules of it that it imports, inside functions too."""
+    names = {}
+    for path in ROOT.rglob("*.py"):
+        words = ["depthsched", *path.relative_to(ROOT).with_suffix("").parts]
+        names[".".join(words[:-1] if words[-1] == "__init__" else words)] = path
+    found: dict[str, set[str]] = {}
+    for name, path in names.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        found[name] = {module for module in _modules(path, package, names) if module != name}
+    return found
+
+
+def _modules(path: Path, package: str, names: Mapping[str, Path]) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    for node in set(ast.walk(tree)) - typing_only(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in names)
+        if isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join(base + ([node.module] if node.module else []))
+            for alias in node.names:
+                # `from . import plugins` is the module, `from .plugins import registry` the module it is in.
+                whole = f"{module}.{alias.name}"
+                yield from (found for found in [whole if whole in names else module] if found in names)
+
+
+def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
+    """One way round for each import that leads back to where it stands."""
+    found = []
+    for start in edges:
+        came_from = dict.fromkeys(edges[start], start)
+        todo = list(came_from)
+        while todo:
+            at = todo.pop()
+            for name in edges.get(at, set()) - came_from.keys():
+                came_from[name] = at
+                todo.append(name)
+        if start in came_from:
+            way = [came_from[start]]
+            while way[-1] != start:
+                way.append(came_from[way[-1]])
+            found.append(way[::-1])
+    return found
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    assert circles(graph()) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert sorted(map(sorted, circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}))) == [["b", "c"]] * 2
+
+
 def test_every_part_has_its_place():
     assert {part for part, _ in parts()} - set(PLACE) == set()
 
 
 @pytest.mark.parametrize(("part", "path"), parts(), ids=lambda value: value if isinstance(value, str) else value.stem)
 def test_imports_point_one_way(part, path):
-    for name, top in imports(path):
+    for name, _ in imports(path):
         words = name.split(".")
         if words[0] != "depthsched" or len(words) == 1 or words[1] not in PLACE:
-            continue
-        if not top and (part, words[1]) in LATE:
             continue
         assert PLACE[words[1]] <= PLACE[part], f"{path.name} imports {name}, which stands right of it"
 
@@ -136,6 +192,19 @@ def test_importing_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_adapters_are_imported_when_they_are_asked_for_and_torch_is_not() -> None:
+    code = (
+        "import sys\n"
+        "from depthsched import plugins\n"
+        "plugins.registry(), plugins.parse_schedule('d3')\n"
+        "before = 'depthsched.adapters' in sys.modules\n"
+        "assert list(plugins.adapter_classes())[0] == 'llama'\n"
+        "print(before, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_importing_patches_nothing():

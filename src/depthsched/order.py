@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .errors import SettingsError
+from .classes import check_method
+from .errors import DepthschedError, SettingsError
+from .hookspecs import hookimpl
 from .settings import Settings, setting
+from .text import one_line
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,17 @@ class LayerOrder(Settings):
         Raises
         ------
         SettingsError
-            The ranking is not a list of distinct layer indices of the model.
+            The ranking fails, or is not a list of distinct layer indices of the model.
         """
-        ranked = tuple(self.rank(num_layers))
+        check_method(self, "rank", "num_layers", error=SettingsError)
+        try:
+            ranked = tuple(self.rank(num_layers))
+        except DepthschedError:
+            raise
+        except Exception as error:  # whatever a user's method raises becomes one line that names it
+            raise SettingsError(
+                f"order {self.name!r} failed: rank({num_layers}) raised {type(error).__name__}: {one_line(error)}"
+            ) from error
         if not all(isinstance(layer, int) for layer in ranked):
             raise SettingsError(f"order {self.name!r} returned {ranked!r}; return layer indices")
         outside = [layer for layer in ranked if not 0 <= layer < num_layers]
@@ -150,4 +161,8 @@ class Ranked(LayerOrder):
         return Listed(self.layers).rank(num_layers)
 
 
-BUILTIN = (MiddleOut, EarlyExit, Strided, Listed, Ranked)
+@hookimpl
+def register_orders(register: Callable[[type[LayerOrder]], None]) -> None:
+    """Offer the built-in orders."""
+    for order in (MiddleOut, EarlyExit, Strided, Listed, Ranked):
+        register(order)

@@ -14,7 +14,7 @@ from .files import digest
 from .order import LayerOrder, Ranked
 from .plugins import parse_order, parse_schedule
 from .profile import Profile
-from .schedule import AdaptiveSchedule, DepthSchedule, deepest_asked, resolve_depths
+from .schedule import AdaptiveSchedule, DepthSchedule, ask_depths
 from .schedules import Full
 from .settings import split_spec
 
@@ -176,8 +176,8 @@ class PlanSpec:
             )
         schedule = self.schedule.for_horizon(horizon)
         ranked = self.order.resolve(num_layers)
-        depths = resolve_depths(schedule, num_layers, horizon)
-        asked, lowest, core = deepest_asked(schedule, num_layers, horizon), min(depths), num_layers - len(ranked)
+        depths, asked = ask_depths(schedule, num_layers, horizon)
+        lowest, core = min(depths), num_layers - len(ranked)
         notes = []
         if asked > num_layers:
             notes.append(f"depth clipped from {asked} to {num_layers}: the model has {num_layers} layers")

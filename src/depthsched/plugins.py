@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +15,23 @@ from typing import Any
 
 import pluggy
 
-from . import hookspecs, order, schedules
-from .errors import PluginError, SettingsError, UnknownNameError
+from . import hookspecs
+from .classes import refuse
+from .errors import DepthschedError, PluginError, SettingsError, UnknownNameError
 from .files import digest
-from .hookspecs import PROJECT, hookimpl
+from .hookspecs import PROJECT
 from .order import LayerOrder
 from .schedule import DepthSchedule
 from .settings import Settings, split_spec, suggest
+from .text import one_line
 
 GROUP = "depthsched"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 DISABLE = "DEPTHSCHED_DISABLE_PLUGINS"
 BUILTIN = "depthsched"
+# What depthsched itself brings: modules with hooks, as those of plug-ins. The adapters wait until one is asked for.
+MODULES = ("depthsched.schedules", "depthsched.order")
+ADAPTERS = "depthsched.adapters"
 
 
 @dataclass(frozen=True)
@@ -75,36 +81,20 @@ class Registry:
 
     def call(self, hook: str, argument_for: Callable[[str], Any], argument: str = "register") -> None:
         """Call one hook plug-in by plug-in, so that one that fails is named and does not stop the rest."""
-        for name, plugin in list(self.manager.list_name_plugin()):
-            if plugin is None:
-                continue
-            others = [p for n, p in self.manager.list_name_plugin() if p is not None and n != name]
+        found = {name: plugin for name, plugin in self.manager.list_name_plugin() if plugin is not None}
+        for name in sorted(found, key=lambda name: name != ADAPTERS):  # its names are taken before any plug-in's
+            others = [plugin for other, plugin in found.items() if other != name]
             caller = self.manager.subset_hook_caller(hook, remove_plugins=others)
             try:
                 caller(**{argument: argument_for(name)})
             except PluginError:
                 raise
             except (Exception, SystemExit) as error:  # a plug-in's own fault, reported under its name
-                self.failures[name] = f"{hook} failed: {type(error).__name__}: {error}"
+                self.failures[name] = f"{hook} failed: {_said(error)}"
 
-
-class _Builtins:
-    @hookimpl
-    def register_schedules(self, register: Callable[[type[DepthSchedule]], None]) -> None:
-        for schedule in schedules.BUILTIN:
-            register(schedule)
-
-    @hookimpl
-    def register_orders(self, register: Callable[[type[LayerOrder]], None]) -> None:
-        for layer_order in order.BUILTIN:
-            register(layer_order)
-
-    @hookimpl
-    def register_adapters(self, register: Callable[[Any], None]) -> None:
-        from .adapters import BUILTIN as adapters
-
-        for adapter in adapters:
-            register(adapter)
+    def origin(self, plugin: str) -> Origin:
+        """Where the names of a registered plug-in come from."""
+        return self.origins.get(plugin, self.origins[BUILTIN])
 
 
 def version() -> str:
@@ -127,7 +117,8 @@ def registry() -> Registry:
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(_Builtins(), name=BUILTIN)
+    for module in MODULES:
+        manager.register(importlib.import_module(module), name=module)
     result = Registry(manager, {BUILTIN: Origin(BUILTIN, version())})
     if os.environ.get(DISABLE, "0") in ("", "0"):
         _load_entry_points(result)
@@ -139,10 +130,10 @@ def registry() -> Registry:
 @functools.cache
 def adapter_classes() -> dict[str, Entry]:
     """Every registered adapter class by name."""
-    from .adapters.base import Adapter
-
+    module = importlib.import_module(ADAPTERS)
     entries: dict[str, Entry] = {}
-    registry().call("register_adapters", lambda plugin: _adder(registry(), entries, Adapter, plugin))
+    registry().manager.register(module, name=ADAPTERS)
+    registry().call("register_adapters", lambda plugin: _adder(registry(), entries, module.Adapter, plugin))
     return entries
 
 
@@ -154,9 +145,14 @@ def _load_entry_points(result: Registry) -> None:
         try:
             _register(result.manager, point.load(), name)
         except (Exception, SystemExit) as error:  # whatever an import raises: this plug-in is out, the rest work
-            result.failures[name] = f"{type(error).__name__}: {error}"
+            result.failures[name] = _said(error)
         else:
             result.origins[name] = origin
+
+
+def _said(error: BaseException) -> str:
+    """An error of a plug-in or a file on one line; ours names what to do, others need their type."""
+    return str(error) if isinstance(error, DepthschedError) else f"{type(error).__name__}: {one_line(error)}"
 
 
 def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
@@ -173,11 +169,12 @@ def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
 
 
 def _adder(result: Registry, entries: dict[str, Entry], base: type, plugin: str) -> Callable[[Any], None]:
-    origin = result.origins[plugin]
+    origin = result.origin(plugin)
 
     def register(value: Any) -> None:
         if not isinstance(value, type) or not issubclass(value, base):
             raise TypeError(f"{value!r} is not a {base.__name__} class")
+        refuse(value)
         name = value.name  # type: ignore[attr-defined]  # every base has one
         if name in entries:
             kind = getattr(value, "kind", "adapter")
@@ -223,12 +220,7 @@ def _from_file(spec: str) -> DepthSchedule:
         have = ", ".join(found) or "none"
         raise SettingsError(f"{path} has no schedule class {class_name!r}; it has {have}: use {path}:Class:key=value")
     schedule: DepthSchedule = found[class_name].from_settings(settings)
-    # The spec of a schedule from a file must lead back to the file.
-    return _with_file_name(schedule, f"{path}:{class_name}")
-
-
-def _with_file_name(schedule: DepthSchedule, name: str) -> DepthSchedule:
-    type(schedule).name = name
+    type(schedule).name = f"{path}:{class_name}"  # its spec must lead back to the file
     return schedule
 
 
@@ -247,9 +239,14 @@ def _run_file(path: Path) -> Any:
     sys.modules[name] = module  # dataclasses look their module up while the file runs
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except DepthschedError:
         del sys.modules[name]
-        raise SettingsError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+        raise
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else path
+        raise SettingsError(f"{where} cannot be run: {_said(error)}") from error
     return module
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from decimal import Decimal
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ScheduleError, SettingsError
+from .classes import check_method
+from .errors import DepthschedError, ScheduleError, SettingsError
 from .settings import Settings, setting
+from .text import one_line
 
-Steps = int | npt.NDArray[np.int64]
-Depths = float | npt.NDArray[Any]
+_HUGE = 2**62
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,9 @@ class DepthSchedule(Settings):
 
     def depth(self, step: Any, num_layers: int) -> Any:
         """Depth at ``step``, before rounding and clamping.
+
+        A plan asks for an array of all its steps. Where that fails, or does not give one depth for each, it asks
+        step by step with an int, which takes longer and gives the same plan.
 
         Parameters
         ----------
@@ -127,17 +133,28 @@ def resolve_depths(schedule: DepthSchedule, num_layers: int, horizon: int) -> np
     Raises
     ------
     ScheduleError
-        The schedule returned no number, nan, the wrong shape, or rose although it is declared monotone.
+        The schedule failed, returned no number, nan, the wrong shape, or rose although it is declared monotone.
     SettingsError
         ``min_depth`` is larger than the model.
     """
+    return ask_depths(schedule, num_layers, horizon)[0]
+
+
+def ask_depths(schedule: DepthSchedule, num_layers: int, horizon: int) -> tuple[npt.NDArray[np.int64], int]:
+    """:func:`resolve_depths`, and the largest depth that was asked for before it was clamped to the model."""
     check_min_depth(schedule, num_layers)
+    check_method(schedule, "depth", "step", "num_layers", error=ScheduleError)
+    if isinstance(schedule, AdaptiveSchedule):
+        check_method(schedule, "decide", "step", "num_layers", "signals", error=ScheduleError)
     schedule = schedule.for_horizon(horizon)
     start = min(int(schedule.start), horizon)
     steps = np.arange(horizon - start, dtype=np.int64)
     depths = np.full(horizon, num_layers, dtype=np.int64)
+    deepest = num_layers
     if len(steps):
-        depths[start:] = _clamp(schedule, _ask(schedule, steps, num_layers), num_layers, start)
+        raw, _ = raw_depths(schedule, steps, num_layers, start)
+        depths[start:] = _clamp(schedule, raw, num_layers, start)
+        deepest = int(np.floor(raw.max()))
     if schedule.starts_full and len(steps) and depths[start] != num_layers:
         raise ScheduleError(
             f"schedule {schedule.name!r} declares starts_full but its depth(0) is {depths[start]} of {num_layers}; "
@@ -146,13 +163,7 @@ def resolve_depths(schedule: DepthSchedule, num_layers: int, horizon: int) -> np
     if horizon:
         depths[0] = num_layers
     _check_monotone(schedule, depths)
-    return depths
-
-
-def deepest_asked(schedule: DepthSchedule, num_layers: int, horizon: int) -> int:
-    """The largest depth that a checked schedule asks for, before it is clamped to the model."""
-    steps = np.arange(horizon - min(int(schedule.start), horizon), dtype=np.int64)
-    return int(np.floor(_ask(schedule, steps, num_layers)).max()) if len(steps) else num_layers
+    return depths, deepest
 
 
 def decide_depth(schedule: AdaptiveSchedule, step: int, num_layers: int, signals: Signals) -> int:
@@ -160,8 +171,8 @@ def decide_depth(schedule: AdaptiveSchedule, step: int, num_layers: int, signals
     start = int(schedule.start)
     if step < max(start, 1):
         return num_layers
-    raw = np.asarray(schedule.decide(step - start, num_layers, signals)).reshape(-1)[:1]
-    return int(_clamp(schedule, raw, num_layers, step)[0])
+    raw = one_number(schedule, "decide", start, step - start, num_layers, signals)
+    return int(_clamp(schedule, np.asarray([raw]), num_layers, step)[0])
 
 
 def check_min_depth(schedule: DepthSchedule, num_layers: int) -> None:
@@ -171,29 +182,81 @@ def check_min_depth(schedule: DepthSchedule, num_layers: int) -> None:
         )
 
 
-def _ask(schedule: DepthSchedule, steps: npt.NDArray[np.int64], num_layers: int) -> npt.NDArray[Any]:
+def raw_depths(
+    schedule: DepthSchedule, steps: npt.NDArray[np.int64], num_layers: int, start: int = 0
+) -> tuple[npt.NDArray[Any], str]:
+    """What ``depth`` returns for each step, and why the steps were asked one by one; empty where an array was enough.
+
+    Parameters
+    ----------
+    steps : array of int64, ``[n]``
+        Counted from ``start``; not empty.
+
+    Raises
+    ------
+    ScheduleError
+        The method fails on a single step too, or does not give one number for it.
+    """
+    # Never an array of one: numpy lets `if` and int() pass there, and one depth for all could not be told apart.
+    asked = steps.copy() if len(steps) > 1 else np.append(steps, steps[-1] + 1)
     try:
-        raw = np.asarray(schedule.depth(steps, num_layers))
-    except (ScheduleError, KeyboardInterrupt):
+        together = np.asarray(schedule.depth(asked, num_layers))
+    except DepthschedError:
+        raise
+    except Exception as error:  # whatever a method written for one step raises on an array
+        why = f"{type(error).__name__}: {one_line(error, 120)}"
+    else:
+        if together.shape == asked.shape and together.dtype.kind != "O":
+            return together[: len(steps)], ""
+        if together.ndim == 0 and _is_constant(schedule, together.item(), steps, num_layers):
+            return np.broadcast_to(together, steps.shape), ""
+        given = "one number" if together.ndim == 0 else f"shape {together.shape} of {together.dtype.name}"
+        why = f"it returned {given} for {len(asked)} steps, not one depth per step"
+    try:
+        return np.asarray([one_number(schedule, "depth", start, step, num_layers) for step in steps.tolist()]), why
+    except ScheduleError as error:
+        # A method that cannot work on an int is meant for arrays, and there is its fault.
+        if not any(words in str(error.__cause__) for words in ("'int'", "0-dimensional")):
+            raise
+        raise ScheduleError(f"{error} (for an array of steps: {why})") from error.__cause__
+
+
+def _is_constant(schedule: DepthSchedule, depth: Any, steps: npt.NDArray[np.int64], num_layers: int) -> bool:
+    """Whether the one depth that an array gave is that of every step; a maximum over the steps is not."""
+    try:
+        return all(bool(schedule.depth(step, num_layers) == depth) for step in steps.tolist())
+    except Exception:  # then the step by step call says what is wrong
+        return False
+
+
+def one_number(schedule: DepthSchedule, method: str, start: int, step: int, *rest: Any) -> int | float:
+    """One number from ``depth`` or ``decide`` for one step."""
+    name, at = f"schedule {schedule.name!r}", start + step
+    try:
+        answer = getattr(schedule, method)(step, *rest)
+        raw = np.asarray(answer)
+    except DepthschedError:
         raise
     except Exception as error:  # whatever a user's method raises becomes one line that names it
+        call = f"{method}({', '.join(map(str, (step, *rest)))})"
         raise ScheduleError(
-            f"schedule {schedule.name!r} failed on an array of steps: {type(error).__name__}: {error} "
-            "(depth() gets an int or a numpy array; use numpy functions, np.where instead of if)"
+            f"{name} failed at step {at}: {call} raised {type(error).__name__}: {one_line(error)}"
         ) from error
-    if raw.ndim == 0:
-        raw = np.broadcast_to(raw, steps.shape)
-    if raw.shape != steps.shape:
-        raise ScheduleError(
-            f"schedule {schedule.name!r} returned shape {raw.shape} for {len(steps)} steps; return one depth per step"
-        )
-    return raw
+    if raw.size != 1:
+        raise ScheduleError(f"{name} returned shape {raw.shape} for the single step {at}; return one depth per step")
+    value = raw.item()
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        raise ScheduleError(f"{name} returned {one_line(repr(value), 60)} at step {at}; return a number")
+    if isinstance(value, int):
+        return max(-_HUGE, min(value, _HUGE))  # 2 ** step of a late step is no int64
+    return float(value)
 
 
 def _clamp(schedule: DepthSchedule, raw: npt.NDArray[Any], num_layers: int, first: int) -> npt.NDArray[np.int64]:
     if raw.dtype.kind not in "iuf":
-        bad = raw.reshape(-1)[0]
-        raise ScheduleError(f"schedule {schedule.name!r} returned {bad!r} at step {first}; return a number")
+        values = raw.tolist()
+        at = next((i for i, v in enumerate(values) if isinstance(v, bool) or not isinstance(v, int | float)), 0)
+        raise ScheduleError(f"schedule {schedule.name!r} returned {values[at]!r} at step {first + at}; return a number")
     finite = np.isfinite(raw)
     if not finite.all():
         at = int(np.argmin(finite))

@@ -1,22 +1,25 @@
 """Settings: frozen dataclasses whose fields are checked on entry and printed as ``name:key=value,...``.
 
-Schedules and layer orders are both settings classes, so one place validates, parses and prints them all.
+Schedules, layer orders and the options of commands are all settings classes, so one place validates, parses and
+prints them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
-import types
 import typing
-from collections.abc import Iterable
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self, TypeVar
 
-from .errors import SettingsError
+from .classes import SettingsClass, refuse, untyped
+from .errors import DepthschedError, SettingsError
+from .text import one_line
+from .values import checked, read, show
 
 _MISSING = dataclasses.MISSING
+_S = TypeVar("_S", bound="Settings")
 
 
 def setting(
@@ -31,7 +34,7 @@ def setting(
     key: str = "",
     help: str = "",
 ) -> Any:
-    """Declare one setting of a schedule or an order: a dataclass field with a range and a help text.
+    """Declare one setting: a dataclass field with a range and a help text.
 
     Parameters
     ----------
@@ -56,15 +59,8 @@ def setting(
     ... class Plateau(DepthSchedule):
     ...     share: float = setting(0.8, low=0, high=1, low_open=True, help="share of the layers to run")
     """
-    meta = {
-        "low": low,
-        "high": high,
-        "low_open": low_open,
-        "high_open": high_open,
-        "budget": budget,
-        "key": key,
-        "help": help,
-    }
+    limits = {"low": low, "high": high, "low_open": low_open, "high_open": high_open}
+    meta = {**limits, "budget": budget, "key": key, "help": help}
     return dataclasses.field(default=default, kw_only=kw_only, metadata=meta)
 
 
@@ -83,8 +79,19 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """A named, frozen bag of checked settings. Base of schedules and layer orders."""
+class Settings(metaclass=SettingsClass):
+    """A frozen bag of checked settings. Base of schedules, layer orders and the options of commands.
+
+    A field is an ``int``, ``float``, ``bool``, ``str``, ``Literal`` or a tuple of one of them, and may be ``None``
+    where its type says so. What belongs together is checked in ``__post_init__``, after ``super().__post_init__()``.
+
+    Attributes
+    ----------
+    name : str, class attribute
+        The word before the colon of a spec; by default the class name in kebab case. Empty: there is no spec.
+    kind : str, class attribute
+        The noun in messages.
+    """
 
     name: ClassVar[str] = ""
     kind: ClassVar[str] = "settings"
@@ -96,14 +103,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field, hint in field_types(type(self)):
-            value = _check(self, field, hint, getattr(self, field.name))
+            where = f"{_label(type(self))}: {spec_key(field)}"
+            value = checked(getattr(self, field.name), hint, field.metadata, where)
             object.__setattr__(self, field.name, value)
 
     def spec(self) -> str:
         """The spec string that gives this object back: the name, then the settings that are not at their default."""
         own_first = sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only))
         parts = [
-            f"{spec_key(field)}={_show(getattr(self, field.name))}"
+            f"{spec_key(field)}={show(getattr(self, field.name))}"
             for field in own_first
             if field.default is _MISSING or getattr(self, field.name) != field.default
         ]
@@ -115,7 +123,35 @@ class Settings:
     @classmethod
     def from_settings(cls, text: str) -> Self:
         """Build from the part of a spec after the name: ``"alpha=0.99,start=32"``."""
-        return cls(**_parse_pairs(cls, text))
+        refuse(cls)
+        return _build(cls, _parse_pairs(cls, text))
+
+    @classmethod
+    def from_mapping(cls, data: Any, what: str = "key") -> Self:
+        """Build from the mapping that a file or a set of options holds.
+
+        Parameters
+        ----------
+        data : mapping of str to value
+            A setting that holds a tuple takes one value or a list. ``None`` leaves a setting at its default.
+        what : str
+            What the file calls a setting.
+
+        Raises
+        ------
+        SettingsError
+            Not a mapping, a key that is unknown or missing, a value that does not fit; the message names the key.
+        """
+        refuse(cls)
+        if not isinstance(data, Mapping):
+            raise SettingsError(f"{_label(cls)}: give a mapping of {what}s to values, not {one_line(repr(data), 60)}")
+        known = {spec_key(f): f.name for f in dataclasses.fields(cls)}
+        for key, value in data.items():
+            if key not in known:
+                raise SettingsError(f"{_label(cls)}: unknown {what} {key!r}; {suggest(str(key), known)}")
+            if isinstance(value, list | tuple) and not value:
+                raise SettingsError(f"{_label(cls)}: {key} is empty; leave the {what} out for its default")
+        return _build(cls, {known[key]: value for key, value in data.items() if value is not None})
 
 
 def spec_key(field: dataclasses.Field[Any]) -> str:
@@ -125,7 +161,10 @@ def spec_key(field: dataclasses.Field[Any]) -> str:
 
 def field_types(cls: type[Settings]) -> list[tuple[dataclasses.Field[Any], Any]]:
     """The fields of a settings class, each with its resolved type."""
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise SettingsError(f"{_label(cls)}: the type of a setting cannot be read: {error}; import it") from error
     return [(f, hints.get(f.name, Any)) for f in dataclasses.fields(cls)]
 
 
@@ -135,22 +174,39 @@ def split_spec(spec: str) -> tuple[str, str]:
     return name.strip(), settings.strip()
 
 
+def _label(cls: type[Settings]) -> str:
+    return f"{cls.kind} {cls.name!r}" if cls.name else cls.kind
+
+
+def _build(cls: type[_S], values: dict[str, Any]) -> _S:
+    missing = [spec_key(f) for f in dataclasses.fields(cls) if _required(f) and f.name not in values]
+    if missing:
+        example = f", for example {_example(cls)}" if cls.name else ""
+        raise SettingsError(f"{_label(cls)} needs {', '.join(missing)}{example}")
+    try:
+        return cls(**values)
+    except DepthschedError:
+        raise
+    except Exception as error:  # a class of the user's own: whatever it raises becomes one line that names it
+        given = ", ".join(f"{key}={show(value)}" for key, value in values.items()) or "its defaults"
+        raise SettingsError(
+            f"{_label(cls)} cannot be made from {given}: {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
 def _parse_pairs(cls: type[Settings], text: str) -> dict[str, Any]:
     known = {spec_key(f): (f.name, hint) for f, hint in field_types(cls)}
     values: dict[str, Any] = {}
     for pair in filter(None, (p.strip() for p in text.split(","))):
         key, equals, raw = (s.strip() for s in pair.partition("="))
         if not equals or not raw:
-            raise SettingsError(f"{cls.kind} {cls.name!r}: {pair!r} is not key=value, for example {_example(cls)}")
+            raise SettingsError(f"{_label(cls)}: {pair!r} is not key=value, for example {_example(cls)}")
         if key not in known:
-            raise SettingsError(f"{cls.kind} {cls.name!r} has no setting {key!r}; {suggest(key, known)}")
+            raise SettingsError(untyped(cls, key) or f"{_label(cls)} has no setting {key!r}; {suggest(key, known)}")
         field_name, hint = known[key]
         if field_name in values:
-            raise SettingsError(f"{cls.kind} {cls.name!r}: setting {key!r} is given twice")
-        values[field_name] = _parse_value(cls, key, raw, hint)
-    missing = [spec_key(f) for f in dataclasses.fields(cls) if _required(f) and f.name not in values]
-    if missing:
-        raise SettingsError(f"{cls.kind} {cls.name!r} needs {', '.join(missing)}, for example {_example(cls)}")
+            raise SettingsError(f"{_label(cls)}: setting {key!r} is given twice")
+        values[field_name] = read(raw, hint)
     return values
 
 
@@ -164,121 +220,5 @@ def _example(cls: type[Settings]) -> str:
             low = field.metadata.get("low")
             return f"{cls.name}:{spec_key(field)}={int(low) if low and low > 1 else 8}"
         if not field.kw_only and field.default is not None:
-            return f"{cls.name}:{spec_key(field)}={_show(field.default)}"
+            return f"{cls.name}:{spec_key(field)}={show(field.default)}"
     return cls.name
-
-
-def _is_tuple(hint: Any) -> bool:
-    origin: Any = typing.get_origin(hint)
-    return origin is tuple
-
-
-def _words(options: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The words that a ``Literal["one", "two"]`` allows."""
-    return tuple(w for o in options if typing.get_origin(o) is typing.Literal for w in typing.get_args(o))
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return typing.get_args(hint)
-    return (hint,)
-
-
-def _parse_value(cls: type[Settings], key: str, raw: str, hint: Any) -> Any:
-    options = _options(hint)
-    if type(None) in options and raw.lower() == "none":
-        return None
-    if any(_is_tuple(o) for o in options):
-        item = next(typing.get_args(o)[0] for o in options if _is_tuple(o))
-        if raw.lower() == "none":
-            return ()
-        return tuple(_parse_value(cls, key, part.strip(), item) for part in raw.split("+"))
-    if bool in options and raw.lower() in ("true", "false"):
-        return raw.lower() == "true"
-    for kind in (int, float):
-        if kind in options:
-            try:
-                return kind(raw)
-            except ValueError:
-                continue
-    if str in options or raw in _words(options):
-        return raw
-    raise SettingsError(f"{cls.kind} {cls.name!r}: {key}={raw!r} is not {_describe(hint)}")
-
-
-def _check(owner: Settings, field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    """The value in its declared type, or an error that names the owner, the setting and the range."""
-    options = _options(hint)
-    where = f"{owner.kind} {owner.name!r}: {spec_key(field)}={_show(value)}"
-    if value is None and type(None) in options:
-        return None
-    tuples = [o for o in options if _is_tuple(o)]
-    if tuples:
-        if isinstance(value, int | float):
-            value = (value,)
-        if not isinstance(value, tuple | list):
-            raise SettingsError(f"{where} is not {_describe(hint)}")
-        item = typing.get_args(tuples[0])[0]
-        return tuple(_check_number(where, field, (item,), v) for v in value)
-    if int in options or float in options:
-        return _check_number(where, field, options, value)
-    words = _words(options)
-    if words and str not in options and value not in words:
-        raise SettingsError(f"{where} is not {_describe(hint)}")
-    return value
-
-
-def _check_number(where: str, field: dataclasses.Field[Any], options: tuple[Any, ...], value: Any) -> Any:
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        value = value.item()  # numpy scalars are welcome, and printed as plain numbers
-    if isinstance(value, bool) and bool in options:
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SettingsError(f"{where} is not {_describe(options)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SettingsError(f"{where} must be a finite number")
-    if float not in options and isinstance(value, float):
-        raise SettingsError(f"{where} must be a whole number")
-    if int not in options:
-        value = float(value)
-    low, high = field.metadata.get("low"), field.metadata.get("high")
-    too_low = low is not None and (value <= low if field.metadata["low_open"] else value < low)
-    too_high = high is not None and (value >= high if field.metadata["high_open"] else value > high)
-    if too_low or too_high:
-        raise SettingsError(f"{where} must be {_range(field, too_low)}")
-    return value
-
-
-def _range(field: dataclasses.Field[Any], too_low: bool) -> str:
-    low, high, meta = field.metadata.get("low"), field.metadata.get("high"), field.metadata
-    if low is not None and high is not None and high <= 1:
-        left, right = "(" if meta["low_open"] else "[", ")" if meta["high_open"] else "]"
-        return f"in {left}{low}, {high}{right}"
-    if too_low:
-        return f"{'above' if meta['low_open'] else 'at least'} {low}"
-    return f"{'below' if meta['high_open'] else 'at most'} {high}"
-
-
-def _describe(hint: Any) -> str:
-    options = hint if isinstance(hint, tuple) else _options(hint)
-    if any(_is_tuple(o) for o in options):
-        return "a list of numbers joined by '+', such as 32+64"
-    if float in options:
-        return "a number"
-    if int in options:
-        return "a whole number"
-    if bool in options:
-        return "true or false"
-    if _words(options):
-        return f"one of {', '.join(map(str, _words(options)))}"
-    return str(hint)
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return "+".join(_show(v) for v in value) or "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(value).replace("e+", "e")  # the plus sign joins the numbers of a list
-    return str(value)

@@ -36,10 +36,10 @@ class Rising(ds.DepthSchedule):
         return np.minimum(step + 1, num_layers)
 
 @dataclass(frozen=True)
-class Branches(ds.DepthSchedule):
-    """Works on one step only."""
+class LateBug(ds.DepthSchedule):
+    """Written for one step, and wrong at a later one."""
     def depth(self, step, num_layers):
-        return num_layers if step < 4 else 2
+        return num_layers if step < 4 else num_layers / (step - 4)
 
 @dataclass(frozen=True)
 class Raises(ds.DepthSchedule):
@@ -57,7 +57,24 @@ class NotFull(ds.DepthSchedule):
     starts_full = True
     def depth(self, step, num_layers):
         return num_layers - 1
+
+class Undecorated(ds.DepthSchedule):
+    """No decorator."""
+    share: float = 1.0
+
+@dataclass(frozen=True)
+class Arguments(ds.DepthSchedule):
+    """Forgets the layers."""
+    def depth(self, step):
+        return 3
 '''
+UNDECORATED = 1 + SCHEDULES.splitlines().index("class Undecorated(ds.DepthSchedule):")
+THAWED = """from dataclasses import dataclass
+import depthsched as ds
+@dataclass
+class Thawed(ds.DepthSchedule):
+    x: int = 1
+"""
 
 # (arguments, what the line must contain); {d} is a folder with the files above
 SHOW = [
@@ -104,7 +121,13 @@ SHOW = [
     ("{d}/schedules.py:Words", "return a number"),
     ("{d}/schedules.py:Short", "one depth per step"),
     ("{d}/schedules.py:Rising", "declared monotone but rises"),
-    ("{d}/schedules.py:Branches", "np.where"),
+    ("{d}/schedules.py:LateBug", "failed at step 4: depth(4, 32) raised ZeroDivisionError"),
+    ("{d}/schedules.py:Arguments", "needs def depth(self, step, num_layers) and has def depth(self, step)"),
+    (
+        "{d}/schedules.py:Undecorated:share=0.5",
+        f"schedules.py, line {UNDECORATED}: class Undecorated has settings (share)",
+    ),
+    ("{d}/thawed.py", "thawed.py, line 3: class Thawed is a dataclass that is not frozen"),
     ("{d}/schedules.py:Raises", "KeyError"),
     ("{d}/schedules.py:Empty", "does not define depth"),
     ("{d}/schedules.py:NotFull", "starts_full"),
@@ -149,6 +172,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bad")
     (path / "schedules.py").write_text(SCHEDULES)
     (path / "broken.py").write_text("import depthsched\nthis is not python\n")
+    (path / "thawed.py").write_text(THAWED)
     (path / "binary.bin").write_bytes(b"\xff\xfe\x00\x80")
     (path / "fake.gguf").write_bytes(b"not a gguf file")
     return path

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import unittest
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ import depthsched as ds
 from depthsched import testing
 from depthsched.errors import SettingsError, UnknownNameError
 
-from .zoo import WRONG_SCHEDULES
+from .zoo import ONE_STEP_SCHEDULES, WRONG_SCHEDULES
 from .zoo_orders import WRONG_ORDERS
 
 SCHEDULES = sorted(name for name, entry in ds.registry().schedules.items() if entry.origin.plugin == "depthsched")
@@ -45,6 +46,23 @@ def test_wrong_orders_are_refused_by_the_right_check(
     cls: type[ds.LayerOrder], check: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _assert_refused(testing.check_order(cls, max_examples=15), check, words, capsys)
+
+
+@pytest.mark.parametrize("cls", ONE_STEP_SCHEDULES, ids=lambda cls: cls.__name__)
+def test_a_schedule_written_for_one_step_passes_with_a_note(cls: type[ds.DepthSchedule]) -> None:
+    report = testing.check_schedule(cls, max_examples=15)
+    assert report.passed, report.failures
+    notes = {result.name: result.message for result in report.results if result.message}
+    assert list(notes) == ["vectorised"]
+    for words in ("asked step by step", "takes longer", "np.where(step < 9, a, b) for if"):
+        assert words in notes["vectorised"]
+    assert "\n" not in notes["vectorised"]
+    assert len(notes["vectorised"]) < 400
+    assert {"name": "vectorised", "passed": True, "message": notes["vectorised"]} in report.to_json()["results"]
+
+
+def test_one_number_for_all_steps_has_no_note() -> None:
+    assert not any(result.message for result in testing.check_schedule("constant", max_examples=10).results)
 
 
 def _assert_refused(
@@ -135,15 +153,27 @@ class TestOrderConformance(testing.OrderConformance):
 
 
 def test_the_class_form_fails_in_plain_words() -> None:
-    from .zoo import Branches
+    from .zoo import Counted
 
     class Wrong(testing.ScheduleConformance):
+        schedule = Counted
+        max_examples = 10
+
+    with pytest.raises(AssertionError, match=r"^counted on .* np.where instead of if$") as caught:
+        Wrong().test_scalar_equals_vectorised()
+    assert not getattr(caught.value, "__notes__", [])
+
+
+def test_the_class_form_skips_with_the_note() -> None:
+    from .zoo import Branches
+
+    class OneStep(testing.ScheduleConformance):
         schedule = Branches
         max_examples = 10
 
-    with pytest.raises(AssertionError, match=r"^branches on .* np.where instead of if$") as caught:
-        Wrong().test_scalar_equals_vectorised()
-    assert not getattr(caught.value, "__notes__", [])
+    OneStep().test_scalar_equals_vectorised()
+    with pytest.raises(unittest.SkipTest, match="asked step by step"):
+        OneStep().test_vectorised()
 
 
 def test_the_class_form_without_a_schedule_says_so() -> None:
@@ -242,7 +272,7 @@ def test_large_floats_in_a_list_round_trip() -> None:
 
 
 def test_words_outside_a_literal_are_refused() -> None:
-    with pytest.raises(SettingsError, match="mode=sideways is not one of up, down"):
+    with pytest.raises(SettingsError, match="mode='sideways' is not one of up, down"):
         Everything(mode="sideways")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="mode='sideways' is not one of up, down"):
         Everything.from_settings("mode=sideways")

@@ -73,6 +73,39 @@ def test_a_plug_in_is_used_like_a_built_in(tmp_path: Path) -> None:
         (
             """
             import depthsched as ds
+            class Loose(ds.DepthSchedule):
+                share: float = 0.5
+            @ds.hookimpl
+            def register_schedules(register):
+                register(Loose)
+            """,
+            ["a_broken_plugin.py, line 3", "class Loose has settings (share)", "write @dataclass(frozen=True)"],
+        ),
+        (
+            """
+            import depthsched as ds
+            class Loose(ds.LayerOrder):
+                def __init__(self, head=2):
+                    self.head = head
+            @ds.hookimpl
+            def register_orders(register):
+                register(Loose)
+            """,
+            ["a_broken_plugin.py, line 3", "class Loose has an __init__", "such as head: int = 2"],
+        ),
+        (
+            """
+            import dataclasses
+            import depthsched as ds
+            @dataclasses.dataclass
+            class Loose(ds.DepthSchedule):
+                share: float = 0.5
+            """,
+            ["a_broken_plugin.py, line 4", "class Loose is a dataclass that is not frozen"],
+        ),
+        (
+            """
+            import depthsched as ds
             @ds.hookimpl
             def register_schedule(register):
                 pass
@@ -89,7 +122,10 @@ def test_a_plug_in_is_used_like_a_built_in(tmp_path: Path) -> None:
             ["PluginValidationError", "add"],
         ),
     ],
-    ids=["import", "syntax", "exit", "hook raises", "no class", "unknown hook", "wrong argument"],
+    ids=[
+        *("import", "syntax", "exit", "hook raises", "no class", "no decorator", "own init", "not frozen"),
+        *("unknown hook", "wrong argument"),
+    ],
 )
 def test_a_broken_plug_in_is_named_and_the_rest_work(tmp_path: Path, code: str, words: list[str]) -> None:
     distribution(tmp_path, "a-broken-plugin", code)

@@ -1,6 +1,8 @@
 """Schedules that break one rule each, with the check that must say so and words of its message."""
 
+import math
 import random
+import zlib
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -112,6 +114,67 @@ class TakesFirst(ds.DepthSchedule):
 
     def depth(self, step: Any, num_layers: int) -> Any:
         return num_layers - np.atleast_1d(step)[0]
+
+
+@dataclass(frozen=True)
+class WithMath(ds.DepthSchedule):
+    """Functions of math, a minimum and a whole number."""
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return num_layers * math.pow(0.99, min(int(step), 50))
+
+
+@dataclass(frozen=True)
+class Table(ds.DepthSchedule):
+    """Looks the step up, and swallows what is not there."""
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        try:
+            return {0: num_layers, 1: num_layers - 1}[step]
+        except Exception:
+            return num_layers // 2
+
+
+@dataclass(frozen=True)
+class Hashes(ds.DepthSchedule):
+    """One number for an array too, though not the number of its steps."""
+
+    monotone: ClassVar[bool] = False
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return 1 + zlib.crc32(str(step).encode()) % num_layers
+
+
+@dataclass(frozen=True)
+class Listed(ds.DepthSchedule):
+    """A list of one, whatever is asked."""
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return [num_layers / 2]
+
+
+@dataclass(frozen=True)
+class BigInts(ds.DepthSchedule):
+    """Whole numbers beyond 64 bits."""
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return num_layers - 2 ** min(step, 5000) if step else num_layers
+
+
+@dataclass(frozen=True)
+class Counted(ds.DepthSchedule):
+    """Of the right shape, and by the place in the array."""
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return num_layers - np.arange(np.size(step)).reshape(np.shape(step))
+
+
+@dataclass(frozen=True)
+class ArraysOnly(ds.DepthSchedule):
+    """Does not take an int."""
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return num_layers - step.astype(float)
 
 
 class Undecorated(ds.DepthSchedule):
@@ -255,14 +318,14 @@ WRONG_SCHEDULES: list[tuple[type[ds.DepthSchedule], str, list[str]]] = [
     (Overflows, "finite", ["overflows", "stays finite"]),
     (Text, "finite", ["'all of them'", "return a number"]),
     (Nothing, "finite", ["returned None", "return a number"]),
-    (WrongLength, "one_value_per_step", ["shape", "return one depth for every step"]),
+    (WrongLength, "one_value_per_step", ["shape", "single step 0", "return one depth per step"]),
     (Rising, "monotone", ["rising", "rises from 1 (step", "monotone = False"]),
     (NotFull, "starts_full", ["step 0", "expected 2", "starts_full = False"]),
     (Dice, "deterministic", ["then", "no randomness"]),
     (Mutates, "input_unchanged", ["step 0 became 1", "step = step + 1"]),
-    (Branches, "scalar_equals_vectorised", ["ValueError", "np.where instead of if"]),
-    (TakesFirst, "scalar_equals_vectorised", ["single step", "in an array"]),
-    (Undecorated, "frozen", ["@dataclass(frozen=True)", "share cannot be set"]),
+    (Counted, "scalar_equals_vectorised", ["single step", "in an array", "np.where instead of if"]),
+    (ArraysOnly, "scalar_equals_vectorised", ["AttributeError", "in an array", "np.where instead of if"]),
+    (Undecorated, "settings", ["zoo.py, line", "has settings (share)", "write @dataclass(frozen=True) above it"]),
     (HoldsAList, "frozen", ["cannot be hashed", "a tuple and not a list"]),
     (Counts, "frozen", ["changed the setting calls from 0 to 1"]),
     (Unequal, "frozen", ["remove eq=False"]),
@@ -276,3 +339,6 @@ WRONG_SCHEDULES: list[tuple[type[ds.DepthSchedule], str, list[str]]] = [
     (Undecided, "adaptive", ["returned -inf", "Signals(entropy=0.0"]),
     (Dividing, "adaptive", ["ZeroDivisionError", "top1=0.0"]),
 ]
+
+# Right, and written for one step: the check passes, and its note says what it costs.
+ONE_STEP_SCHEDULES: list[type[ds.DepthSchedule]] = [Branches, TakesFirst, WithMath, Table, Hashes, Listed, BigInts]

@@ -217,11 +217,6 @@ class Text(ds.DepthSchedule):
         return "deep"
 
 
-class Scalar(ds.DepthSchedule):
-    def depth(self, step, num_layers):
-        return num_layers if step < 3 else 2
-
-
 class Short(ds.DepthSchedule):
     def depth(self, step, num_layers):
         return [1, 2]
@@ -248,8 +243,7 @@ class Empty(ds.DepthSchedule):
     [
         (Rising(), "declared monotone but rises from 2 to 3 at step 2"),
         (Text(), "returned"),
-        (Scalar(), "np.where instead of if"),
-        (Short(), "shape (2,) for 6 steps"),
+        (Short(), "shape (2,) for the single step 0"),
         (Undefined(), "returned nan at step 0"),
         (NotFull(), "starts_full"),
         (Empty(), "does not define depth"),

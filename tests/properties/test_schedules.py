@@ -1,9 +1,13 @@
 """What every schedule promises, over its whole settings space."""
 
+import bisect
 import math
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import depthsched as ds
-from depthsched.errors import SettingsError
+from depthsched.errors import ScheduleError, SettingsError
 from depthsched.schedule import Signals, decide_depth, resolve_depths
 from depthsched.testing.strategies import instances
 
@@ -212,3 +216,210 @@ def test_confidence_returns_to_full_depth_when_unsure(depth, margin, step, start
     got = decide_depth(schedule, step, 32, seen)
     full = step < max(start, 1) or seen.margin < margin
     assert got == (32 if full else min(depth, 32))
+
+
+Answer = Callable[["Asked", Any, int], Any]
+FALLS = (3, 9, 20)
+
+
+@dataclass(frozen=True)
+class Asked(ds.DepthSchedule):
+    """Its depth is one of the functions below."""
+
+    monotone: ClassVar[bool] = False
+    answer: ClassVar[Answer]
+
+    last: int = 2
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return type(self).answer(self, step, num_layers)
+
+
+def asked(function: Answer) -> type[Asked]:
+    return type("Asked", (Asked,), {"answer": staticmethod(function), "name": "asked"})
+
+
+# How one idea is written for arrays, and ways that people write it for one step.
+PAIRS: dict[str, tuple[Answer, list[Answer]]] = {
+    "if": (
+        lambda self, step, layers: np.where(step < 10, layers, self.last),
+        [
+            lambda self, step, layers: layers if step < 10 else self.last,
+            lambda self, step, layers: [layers] if step < 10 else [self.last],
+            lambda self, step, layers: (layers if step in range(10) else self.last,),
+            lambda self, step, layers: np.array([[layers if step < 10 else self.last]]),
+            lambda self, step, layers: Fraction(layers) if step < 10 else Decimal(self.last),
+            lambda self, step, layers: layers if np.max(step) < 10 else self.last,
+            lambda self, step, layers: layers if np.any(np.asarray(step) < 10) else self.last,
+            lambda self, step, layers: {True: layers, False: self.last}[step < 10],
+        ],
+    ),
+    "power": (
+        lambda self, step, layers: layers * 0.75**step,
+        [
+            lambda self, step, layers: layers * math.pow(0.75, step),
+            lambda self, step, layers: layers * 0.75 ** int(step),
+            lambda self, step, layers: layers * math.prod([0.75] * step),
+        ],
+    ),
+    "minimum": (
+        lambda self, step, layers: layers - np.minimum(step, 6),
+        [
+            lambda self, step, layers: layers - min(step, 6),
+            lambda self, step, layers: layers - min(round(step), 6),
+            lambda self, step, layers: layers - (step if step < 6 else 6),
+        ],
+    ),
+    "table": (
+        lambda self, step, layers: layers - np.searchsorted(FALLS, step, side="right"),
+        [
+            lambda self, step, layers: layers - bisect.bisect(FALLS, step),
+            lambda self, step, layers: layers - sum(1 for fall in FALLS if step >= fall),
+        ],
+    ),
+    "wave": (
+        lambda self, step, layers: layers - np.where(step % 3 == 2, 2, 0),
+        [
+            lambda self, step, layers: layers - [0, 0, 2][step % 3],
+            lambda self, step, layers: layers if step % 3 != 2 else layers - 2,
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("array", "one_step"), [(array, one) for array, ones in PAIRS.values() for one in ones], ids=lambda _: ""
+)
+@settings(max_examples=30)
+@given(
+    num_layers=st.integers(4, 40),
+    horizon=st.integers(1, 60),
+    start=st.integers(0, 70) | st.floats(0.01, 0.99),
+    last=st.integers(0, 50),
+)
+def test_a_schedule_written_for_one_step_gives_the_plan_of_one_written_for_arrays(
+    array: Answer, one_step: Answer, num_layers: int, horizon: int, start: float, last: int
+) -> None:
+    """Compared also with a loop over the steps, which never sees an array."""
+    made = [asked(written)(last=last, start=start) for written in (array, one_step)]
+    plans = [ds.plan(schedule, "early-exit", num_layers=num_layers, horizon=horizon) for schedule in made]
+    assert plans[0] == plans[1]
+    assert plans[0].digest == plans[1].digest
+    first = int(plans[0].schedule.partition("start=")[2].partition(",")[0] or 0)
+    by_hand = [
+        num_layers
+        if step == 0 or step < first
+        else min(max(math.floor(np.asarray(one_step(made[1], step - first, num_layers)).item()), 1), num_layers)
+        for step in range(horizon)
+    ]
+    assert list(plans[1].depths) == by_hand
+
+
+@given(
+    answers=st.lists(st.integers(1, 8), min_size=2, max_size=12),
+    reduce=st.sampled_from([np.max, np.min, lambda s: np.atleast_1d(s)[0], lambda s: np.atleast_1d(s)[-1], np.size]),
+)
+def test_one_number_for_an_array_is_never_taken_for_other_steps(
+    answers: list[int], reduce: Callable[[Any], int]
+) -> None:
+    schedule = asked(lambda self, step, layers: answers[int(reduce(step)) % len(answers)])()
+    depths = resolve_depths(schedule, 8, 40)
+    alone = [8] + [answers[int(reduce(step)) % len(answers)] for step in range(1, 40)]
+    assert depths.tolist() == alone
+
+
+def test_a_plan_asks_once_for_every_step_and_keeps_the_answer() -> None:
+    calls: list[int] = []
+
+    def answer(self: Asked, step: Any, layers: int) -> int:
+        if step < 10:  # fails on an array
+            calls.append(step)
+        return layers
+
+    plan = ds.plan(asked(answer)(), num_layers=8, horizon=10)
+    assert calls == list(range(10))
+    for step in range(20):
+        plan.depth(step), plan.keep(step)
+    assert plan.mean_depth == 8
+    assert len(calls) == 10
+
+
+def test_the_steps_of_a_schedule_written_for_one_are_plain_ints() -> None:
+    seen: set[type] = set()
+
+    def answer(self: Asked, step: Any, layers: int) -> int:
+        seen.add(type(step))
+        return layers if step < 3 else 2
+
+    ds.plan(asked(answer)(), num_layers=8, horizon=10)
+    assert seen == {np.ndarray, int}
+
+
+@given(bad=st.integers(1, 30), start=st.integers(0, 9))
+def test_a_failure_names_the_step_and_what_was_raised(bad: int, start: int) -> None:
+    def answer(self: Asked, step: Any, layers: int) -> float:
+        if step < bad:
+            return layers
+        raise KeyError("two\nlines")
+
+    with pytest.raises(ScheduleError) as caught:
+        resolve_depths(asked(answer)(start=start), 8, bad + start + 1)
+    message = str(caught.value)
+    assert f"failed at step {start + bad}: depth({bad}, 8) raised KeyError" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", [None, "all", True, 1j, [], [1, 2], float("nan"), float("inf"), object()], ids=repr)
+def test_what_is_no_depth_is_refused_at_its_step(value: object) -> None:
+    answer: Answer = lambda self, step, layers: layers if step < 5 else value  # noqa: E731
+    with pytest.raises(ScheduleError, match=r"step 7\b") as caught:
+        resolve_depths(asked(answer)(start=2), 8, 20)
+    assert "\n" not in str(caught.value)
+
+
+def _method(text: str) -> type[ds.DepthSchedule]:
+    names: dict[str, Any] = {}
+    exec(text, {"np": np}, names)
+    return dataclass(frozen=True)(type("Written", (ds.AdaptiveSchedule,), names))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def depth(self): return 3",
+        "def depth(self, step): return 3",
+        "def depth(step, num_layers): return 3",
+        "def depth(self, step, num_layers, more): return 3",
+        "def depth(self, *, step, num_layers): return 3",
+        "depth = 3",
+        "def depth(self, step, num_layers): return 3\ndef decide(self, step, num_layers): return 3",
+        "def depth(self, step, num_layers): return 3\ndef decide(step, num_layers, signals): return 3",
+    ],
+)
+def test_a_wrong_number_of_arguments_is_one_line(text: str) -> None:
+    with pytest.raises(ScheduleError, match=r"needs def (depth|decide)\(self, step, num_layers") as caught:
+        ds.plan(_method(text)(), num_layers=8, horizon=10)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def depth(self, i, n): return n",
+        "def depth(self, *args): return args[1]",
+        "def depth(self, step, num_layers, floor=3): return num_layers",
+        "@staticmethod\ndef depth(step, num_layers): return num_layers",
+        "@classmethod\ndef depth(cls, step, num_layers): return num_layers",
+    ],
+)
+def test_other_ways_to_take_two_arguments_work(text: str) -> None:
+    names = text + "\ndef decide(self, step, num_layers, signals): return num_layers"
+    assert ds.plan(_method(names)(), num_layers=8, horizon=4).depths == (8, 8, 8, 8)
+
+
+@pytest.mark.parametrize("answer", ["None", "[1, 2]", "1 / 0", "True", "float('nan')"])
+def test_what_decide_returns_is_checked_at_its_step(answer: str) -> None:
+    schedule: Any = _method(f"def decide(self, step, num_layers, signals): return {answer}")()
+    with pytest.raises(ScheduleError, match=r"step 4\b") as caught:
+        decide_depth(schedule, 4, 8, Signals(0.5, 0.5, 0.5))
+    assert "\n" not in str(caught.value)

@@ -1,16 +1,23 @@
 """Adapters: what the runtime needs of a model family."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ModelError
+from ..hookspecs import hookimpl
+from ..plugins import adapter_classes
 from .base import Adapter
 from .families import REFUSED
 from .llama import LlamaAdapter
 from .unwrap import unwrap
 
-BUILTIN = (LlamaAdapter,)
+__all__ = ["Adapter", "LlamaAdapter", "adapter_for"]
 
-__all__ = ["BUILTIN", "Adapter", "LlamaAdapter", "adapter_for"]
+
+@hookimpl
+def register_adapters(register: Callable[[type[Adapter]], None]) -> None:
+    """Offer the built-in adapters."""
+    register(LlamaAdapter)
 
 
 def adapter_for(model: Any, *, force: bool = False) -> Adapter:
@@ -29,8 +36,6 @@ def adapter_for(model: Any, *, force: bool = False) -> Adapter:
         The family is unknown or unsafe and ``force`` is off, the model has no decoder layers, or a wrapper or
         compiled code is in the way.
     """
-    from ..plugins import adapter_classes
-
     model = unwrap(model)
     config = model.config.get_text_config(decoder=True)
     family = config.model_type

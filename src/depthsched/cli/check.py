@@ -28,7 +28,8 @@ def check(
     else:
         rows = table("", "check", "what happened")
         for result in report.results:
-            rows.add_row("[green]ok[/]" if result.passed else "[red]failed[/]", result.name, escape(result.message))
+            word = "[red]failed[/]" if not result.passed else "[yellow]note[/]" if result.message else "[green]ok[/]"
+            rows.add_row(word, result.name, escape(result.message))
         out = console()
         out.print(rows)
         if report.passed:

@@ -104,9 +104,7 @@ class Trace:
         try:
             import pandas
         except ImportError:
-            raise MissingExtraError(
-                "to_frame needs pandas: pip install 'depthsched[frame]'; to_rows does not"
-            ) from None
+            raise MissingExtraError("to_frame needs pandas: pip install 'depthsched[frame]', or use to_rows") from None
         return pandas.DataFrame(self.to_rows()).set_index("step")
 
 

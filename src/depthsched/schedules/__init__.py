@@ -1,5 +1,9 @@
-"""The built-in schedules. They register through the same manager as every plug-in."""
+"""The built-in schedules. They register through the same hook as those of every plug-in."""
 
+from collections.abc import Callable
+
+from ..hookspecs import hookimpl
+from ..schedule import DepthSchedule
 from .confidence import Confidence
 from .constant import Constant
 from .d3 import D3
@@ -7,6 +11,11 @@ from .full import Full
 from .linear import Linear
 from .step import Step
 
-BUILTIN = (Full, D3, Constant, Linear, Step, Confidence)
+__all__ = ["D3", "Confidence", "Constant", "Full", "Linear", "Step"]
 
-__all__ = ["BUILTIN", "D3", "Confidence", "Constant", "Full", "Linear", "Step"]
+
+@hookimpl
+def register_schedules(register: Callable[[type[DepthSchedule]], None]) -> None:
+    """Offer the built-in schedules."""
+    for schedule in (Full, D3, Constant, Linear, Step, Confidence):
+        register(schedule)

@@ -14,7 +14,6 @@ from ..text import one_line
 
 T = TypeVar("T")
 
-
 SETTINGS = "settings"
 
 
@@ -26,6 +25,10 @@ class Finding(AssertionError):
         self.check = check
 
 
+class Note(Finding):
+    """What the author should know although no rule is broken: the check passes."""
+
+
 @dataclass(frozen=True)
 class CheckResult:
     """One check of one schedule or order."""
@@ -34,7 +37,7 @@ class CheckResult:
     """Such as ``monotone``."""
     passed: bool
     message: str
-    """Empty when it passed; else one line: what was tried, expected and found, and what to do."""
+    """One line: what was tried, expected and found, and what to do. Empty, or a note, when it passed."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def smallest_finding(
             last.append(finding)
             raise
         except Exception as error:
-            last.append(Finding(name, f"{name}: failed with {type(error).__name__}: {one_line(error)}"))
+            last.append(Finding(name, f"{name}: failed with {type(error).__name__}: {one_line(error, 160)}"))
             raise last[-1] from error
 
     try:
@@ -111,7 +114,7 @@ def smallest_finding(
             raise
         return last[-1]
     except Exception as error:  # before the check: the class itself fails on settings that its fields allow
-        return Finding(SETTINGS, f"cannot be made from its settings: {type(error).__name__}: {one_line(error)}")
+        return Finding(SETTINGS, f"cannot be made from its settings: {type(error).__name__}: {one_line(error, 160)}")
     return None
 
 
@@ -121,7 +124,10 @@ def run_checks(subject: str, kind: str, finders: dict[str, Callable[[], Finding 
     for name, find in finders.items():
         unmade = found.get(SETTINGS)
         found[name] = Finding(SETTINGS, str(unmade)) if unmade is not None else find()
-    results = [CheckResult(name, finding is None, _message(name, finding, found)) for name, finding in found.items()]
+    results = [
+        CheckResult(name, finding is None or isinstance(finding, Note), _message(name, finding, found))
+        for name, finding in found.items()
+    ]
     return CheckReport(subject, kind, tuple(results))
 
 

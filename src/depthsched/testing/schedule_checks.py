@@ -1,17 +1,16 @@
-"""The rules that every depth schedule keeps, one function a rule. Each raises a Finding that says what to do."""
+"""The rules that every depth schedule keeps, one function per rule. Each raises a Finding that says what to do."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DepthschedError
-from ..schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, resolve_depths
+from ..schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, one_number, raw_depths, resolve_depths
 from ..text import one_line
-from .report import Finding
+from .report import Finding, Note
 from .settings_checks import check_frozen, check_same, check_unchanged, say, show, values_of
 from .strategies import LAST_STEP, Case, probes
 
@@ -36,38 +35,30 @@ def _resolved(case: Case) -> DepthSchedule:
     return made
 
 
-def _call(schedule: DepthSchedule, case: Case, steps: Any, check: str) -> Any:
+def _without_name(schedule: DepthSchedule, error: DepthschedError) -> str:
+    return str(error).removeprefix(f"schedule {schedule.name!r} ")
+
+
+def _ask(
+    schedule: DepthSchedule, case: Case, steps: tuple[int, ...] | None = None
+) -> tuple[npt.NDArray[np.float64], str]:
+    """Depths as the schedule returns them, one finite number for each step, and why it was asked step by step."""
+    steps = case.steps if steps is None else steps
     try:
         # Values are judged, not warnings: np.where computes both of its sides.
         with np.errstate(all="ignore"):
-            return schedule.depth(steps, case.num_layers)
-    except (OverflowError, FloatingPointError) as error:
-        where = _at(case, None if np.ndim(steps) else int(steps))
-        raise Finding(
-            "finite", f"{where}: overflows ({one_line(error)}); use a formula that stays finite up to step 10**6"
-        ) from error
-    except Exception as error:
-        asked = f"an array of {len(steps)} steps" if np.ndim(steps) else f"step {steps}"
-        raise Finding(
-            check,
-            f"{_at(case)}: depth() fails on {asked} with {type(error).__name__}: {one_line(error, 90)}; {_USE_NUMPY}",
-        ) from error
-
-
-def ask(schedule: DepthSchedule, case: Case, steps: tuple[int, ...] | None = None) -> npt.NDArray[np.float64]:
-    """Depths of an array of steps as the schedule returns them, checked to be one finite number a step."""
-    steps = case.steps if steps is None else steps
-    raw = np.asarray(_call(schedule, case, np.asarray(steps, dtype=np.int64), "scalar_equals_vectorised"))
-    if raw.ndim and raw.shape != (len(steps),):
-        raise Finding(
-            "one_value_per_step",
-            f"{_at(case)}: depth() returned an array of shape {raw.shape} for {len(steps)} steps; "
-            "return one depth for every step, or one number for all",
-        )
+            raw, why = raw_depths(schedule, np.asarray(steps, dtype=np.int64), case.num_layers)
+    except DepthschedError as error:
+        said = f"{_at(case)}: {_without_name(schedule, error)}"
+        if isinstance(error.__cause__, OverflowError | FloatingPointError):
+            raise Finding(
+                "finite", f"{said}: it overflows; use a formula that stays finite up to step 10**6"
+            ) from error
+        broken = "finite" if said.endswith("return a number") else "one_value_per_step"
+        raise Finding(broken, said) from error
     if raw.dtype.kind not in "iuf":
-        first = raw.reshape(-1)[0] if raw.size else raw
-        raise Finding("finite", f"{_at(case, steps[0])}: depth() returned {show(first)}; return a number")
-    depths = np.broadcast_to(raw, (len(steps),)).astype(np.float64)
+        raise Finding("finite", f"{_at(case, steps[0])}: depth() returned {show(raw[0])}; return a number")
+    depths = raw.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(depths))
     if len(bad):
         raise Finding(
@@ -75,7 +66,12 @@ def ask(schedule: DepthSchedule, case: Case, steps: tuple[int, ...] | None = Non
             f"{_at(case, steps[bad[0]])}: depth() returned {depths[bad[0]]}; return a finite number at every step "
             "up to 10**6",
         )
-    return depths
+    return depths, why
+
+
+def ask(schedule: DepthSchedule, case: Case, steps: tuple[int, ...] | None = None) -> npt.NDArray[np.float64]:
+    """Depths of steps as the schedule returns them, checked to be one finite number for each step."""
+    return _ask(schedule, case, steps)[0]
 
 
 def _rounded(case: Case, depths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -84,7 +80,7 @@ def _rounded(case: Case, depths: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
 
 
 def one_value_per_step(case: Case) -> None:
-    """An array of n steps gives n depths, or one number for all of them; also a single step."""
+    """Every step has one depth."""
     schedule = _resolved(case)
     ask(schedule, case)
     ask(schedule, case, case.steps[:1])
@@ -114,19 +110,22 @@ def deterministic(case: Case) -> None:
 def scalar_equals_vectorised(case: Case) -> None:
     """One step at a time gives the depths of all steps at once."""
     schedule = _resolved(case)
-    together = ask(schedule, case)
+    together, why = _ask(schedule, case)
+    if why:
+        return  # only ever asked step by step
     for step, depth in zip(case.steps, together, strict=True):
-        raw = np.asarray(_call(schedule, case, step, "scalar_equals_vectorised"))
-        if raw.size != 1 or raw.dtype.kind not in "iuf" or not np.isfinite(raw.reshape(-1)[0]):
+        try:
+            with np.errstate(all="ignore"):
+                alone = float(one_number(schedule, "depth", 0, step, case.num_layers))
+        except DepthschedError as error:
             raise Finding(
                 "scalar_equals_vectorised",
-                f"{_at(case, step)}: depth() returned {show(raw)} for the single step and {show(depth)} "
-                f"for it in an array; {_USE_NUMPY}",
-            )
-        alone = float(raw.reshape(-1)[0])
+                f"{_at(case, step)}: {_without_name(schedule, error)}, and gives {show(depth)} for it in an array; "
+                f"{_USE_NUMPY}",
+            ) from error
         # numpy's vectorised power and the scalar one may differ in the last digit; a depth must not.
         low, high = sorted(min(max(value, -1.0), case.num_layers + 1.0) for value in (alone, float(depth)))
-        if high - low > 1e-9 * max(high, 1.0):
+        if not high - low <= 1e-9 * max(high, 1.0):
             raise Finding(
                 "scalar_equals_vectorised",
                 f"{_at(case, step)}: depth() gives {show(alone)} for the single step and {show(depth)} "
@@ -134,12 +133,27 @@ def scalar_equals_vectorised(case: Case) -> None:
             )
 
 
+def vectorised(case: Case) -> None:
+    """One call answers an array of steps; otherwise they are asked one by one, which takes longer (a note)."""
+    _, why = _ask(_resolved(case), case)
+    if why:
+        raise Note(
+            "vectorised",
+            f"{_at(case)}: depth() is asked step by step, for an array of steps failed ({one_line(why, 80)}); "
+            "the plan is the same and takes longer to make. For arrays write np.where(step < 9, a, b) for if, "
+            "np.minimum for min, numpy's functions for those of math",
+        )
+
+
 def input_unchanged(case: Case) -> None:
     """The array of steps is the caller's and stays as it was."""
     schedule = _resolved(case)
-    ask(schedule, case)
+    _, why = _ask(schedule, case)
+    if why:
+        return  # only ever asked step by step
     steps = np.asarray(case.steps, dtype=np.int64)
-    _call(schedule, case, steps, "input_unchanged")
+    with np.errstate(all="ignore"):
+        schedule.depth(steps, case.num_layers)
     different = np.flatnonzero(steps != np.asarray(case.steps))
     if len(different):
         at = different[0]
@@ -214,7 +228,7 @@ def frozen(case: Case) -> None:
     schedule = _resolved(case)
     before = values_of(schedule)
     try:
-        _call(schedule, case, np.asarray(case.steps, dtype=np.int64), "scalar_equals_vectorised")
+        ask(schedule, case)
     except Finding:
         return  # another check's business
     check_unchanged(schedule, before, "depth()")
@@ -227,19 +241,13 @@ def adaptive(value: tuple[Case, Signals]) -> None:
     assert isinstance(schedule, AdaptiveSchedule)
     step = case.steps[0]
     where = f"{_at(case, step)}, {signals}"
-    answers = []
-    for _ in range(2):
-        try:
-            with np.errstate(all="ignore"):
-                raw = np.asarray(schedule.decide(step, case.num_layers, signals))
-        except Exception as error:
-            raise Finding(
-                "adaptive",
-                f"{where}: decide() fails with {type(error).__name__}: {one_line(error, 90)}; return a depth",
-            ) from error
-        if raw.size != 1 or raw.dtype.kind not in "iuf" or not np.isfinite(raw.reshape(-1)[0]):
-            raise Finding("adaptive", f"{where}: decide() returned {show(raw)}; return one finite number")
-        answers.append(float(raw.reshape(-1)[0]))
+    try:
+        with np.errstate(all="ignore"):
+            answers = [float(one_number(schedule, "decide", 0, step, case.num_layers, signals)) for _ in range(2)]
+    except DepthschedError as error:
+        raise Finding("adaptive", f"{_at(case)}: {_without_name(schedule, error)}; return a depth") from error
+    if not np.isfinite(answers).all():
+        raise Finding("adaptive", f"{where}: decide() returned {answers[0]}; return one finite number")
     check_same("adaptive", where, "decide()", answers[0], answers[1], "the same signals must give the same depth")
     if answers[0] < 0:
         raise Finding("adaptive", f"{where}: decide() returned {show(answers[0])}; return at least 0")
@@ -256,6 +264,7 @@ CASE_CHECKS = {
         finite,
         deterministic,
         scalar_equals_vectorised,
+        vectorised,
         input_unchanged,
         bounded,
         monotone,

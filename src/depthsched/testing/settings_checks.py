@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
-import typing
 from typing import Any
 
 from ..errors import SettingsError
@@ -52,13 +50,10 @@ def check_docstring(cls: type[Settings]) -> None:
 def check_decorated(cls: type[Settings]) -> None:
     """The class itself is a frozen dataclass that compares by its settings."""
     params = cls.__dict__.get("__dataclass_params__")
-    hints = typing.get_type_hints(cls)
-    own = [n for n in inspect.get_annotations(cls) if typing.get_origin(hints[n]) is not typing.ClassVar]
     if params is None:
-        why = f", or {', '.join(own)} cannot be set" if own else ""
         raise Finding(
             "frozen",
-            f"{cls.name}: the class {cls.__name__} is not a dataclass; write @dataclass(frozen=True) above it{why}",
+            f"{cls.name}: the class {cls.__name__} is not a dataclass; write @dataclass(frozen=True) above it",
         )
     if not params.eq:
         raise Finding("frozen", f"{cls.name}: two equal sets of settings compare unequal; remove eq=False")
@@ -80,7 +75,7 @@ def check_frozen(value: Settings) -> None:
     except TypeError as error:
         raise Finding(
             "frozen",
-            f"{say(value)}: cannot be hashed ({one_line(error)}); hold a tuple and not a list",
+            f"{say(value)}: cannot be hashed ({one_line(error, 160)}); hold a tuple and not a list",
         ) from error
     if value != twin or hashes[0] != hashes[1]:
         raise Finding(
@@ -124,7 +119,7 @@ def check_spec_round_trip(value: Settings) -> None:
         try:
             again = cls.from_settings(settings.removeprefix(":"))
         except SettingsError as error:
-            problem = f"prints itself as {text!r}, which cannot be read back ({one_line(error)})"
+            problem = f"prints itself as {text!r}, which cannot be read back ({one_line(error, 160)})"
         else:
             different = [
                 f"{spec_key(field)}={show(getattr(value, field.name))} comes back as {show(getattr(again, field.name))}"
