@@ -14,7 +14,8 @@ import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.bridge import Bridge
 from depthsched.errors import ModelError, ProfileError
-from depthsched.profile import model_identity, save_profile, weights_sample
+from depthsched.fingerprint import weights_sample
+from depthsched.profile import ModelIdentity, Profile
 
 from .tiny import LAYERS, make_tiny, prompt
 
@@ -68,8 +69,8 @@ def profile_of(model: Any, folder: Path) -> ds.Profile:
     def make() -> Bridge:
         return Bridge(torch.randn(HIDDEN, HIDDEN, generator=g) * 0.1, torch.randn(HIDDEN, generator=g))
 
-    content = {"model": model_identity(model, "tiny"), "drop_order": list(DROPS), "schedule": None}
-    return save_profile(folder, content, {LAYERS - n: {DROPS[0]: make(), LAYERS - 1: make()} for n in range(1, 6)})
+    profile = Profile(model=ModelIdentity.of(model, "tiny"), drop_order=DROPS)
+    return profile.save(folder, {LAYERS - n: {DROPS[0]: make(), LAYERS - 1: make()} for n in range(1, 6)})
 
 
 @pytest.mark.quick

@@ -117,7 +117,9 @@ def _run(evaluation: Evaluation, specs: list[PlanSpec]) -> list[EvalRow]:
 
 def _print(rows: list[EvalRow]) -> None:
     out = console()
-    shown = table("task", "plan", "metric", ">n", ">full", ">score", ">difference", ">p", ">depth", ">bytes", ">speed")
+    shown = table(
+        "task", "plan", "metric", ">n", ">full", ">score", ">difference", ">p", ">depth", ">bytes saved", ">speed"
+    )
     for row in rows:
         pair = row.paired
         shown.add_row(

@@ -102,7 +102,7 @@ def _print(results: list[ScoreResult]) -> None:
     out.print(
         f"{first.prompts} prompts, {first.tokens} decode steps, perplexity {first.perplexity_full:.3f} at full depth"
     )
-    rows = table("plan", ">depth", ">fewer bytes", ">KL", ">agreement", ">perplexity")
+    rows = table("plan", ">depth", ">bytes saved", ">KL", ">agreement", ">perplexity")
     for result in results:
         order = result.order.partition(":")[0] + (" + bridges" if result.profile else "")
         rows.add_row(

@@ -101,8 +101,10 @@ def _benches(benches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         ]
         for row in benches
     ]
-    note = "Paired and interleaved with full depth in one process; medians and 95% intervals. Theory: bytes moved."
-    columns = "plan|backend|>mean depth|>tokens/s|>speed-up|>theory|>realised|machine"
+    note = (
+        "Paired and interleaved with full depth in one process; medians and 95% intervals."
+    )
+    columns = "plan|backend|>mean depth|>tokens/s|>speed-up|>bytes saved|>realised|machine"
     return _table("Clock", note, columns, ((row, False) for row in rows))
 
 

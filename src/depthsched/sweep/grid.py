@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from ..errors import SettingsError
 from ..planspec import PlanText
-from ..settings import suggest
+from ..settings import Settings, setting
 
-MEASURES = ("score", "bench", "eval")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 _MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Settings):
     """What a grid file says. Every key that is a tuple here takes one value or a list.
 
     Attributes
@@ -51,31 +49,38 @@ class Grid:
         For ``bench`` and ``eval``: rows that run at once.
     """
 
-    schedules: tuple[str, ...]
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = "grid"
+
+    schedules: tuple[str, ...] = setting()
     orders: tuple[str | None, ...] = (None,)
     profiles: tuple[str | None, ...] = (None,)
-    measure: tuple[str, ...] = ("score",)
+    measure: tuple[Literal["score", "bench", "eval"], ...] = ("score",)
     model: tuple[str, ...] = ("smollm2",)
-    dtype: tuple[str, ...] = ("auto",)
+    dtype: tuple[Literal["auto", "float32", "bfloat16", "float16"], ...] = ("auto",)
     device: str = "auto"
     prompts: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     data: str | None = None
-    limit: int | None = None
-    max_new_tokens: int | None = None
+    limit: int | None = setting(None, low=1)
+    max_new_tokens: int | None = setting(None, low=2)
     raw: bool = False
-    maps: int = 2
-    backends: tuple[str, ...] = ("auto",)
-    tokens: int = 64
-    repeats: int = 5
-    batch: int = 1
+    maps: int = setting(2, low=0)
+    backends: tuple[Literal["auto", "eager", "compiled", "cuda-graph"], ...] = ("auto",)
+    tokens: int = setting(64, low=2, help="the first comes out of the prefill")
+    repeats: int = setting(5, low=1)
+    batch: int = setting(1, low=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                words = [item.strip() if isinstance(item, str) else item for item in value]
+                object.__setattr__(self, field.name, tuple(dict.fromkeys(words)))
         for measure, key in (("score", "prompts"), ("eval", "tasks")):
             if measure in self.measure and not getattr(self, key):
                 raise SettingsError(f"measure {measure!r} needs the key {key!r}")
-        if self.tokens < 2:
-            raise SettingsError(f"key 'tokens': {self.tokens} must be at least 2: the first comes out of the prefill")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -119,22 +124,25 @@ def parse_grid(data: Any, folder: Path) -> Grid:
     """
     if not isinstance(data, Mapping):
         raise SettingsError("a grid is a mapping of keys to values; give at least schedules, measure and prompts")
-    known = {field.name for field in dataclasses.fields(Grid)}
-    for key in data:
-        if key not in known:
-            raise SettingsError(f"unknown key {key!r}; {suggest(str(key), known)}")
     if not data.get("schedules"):
         raise SettingsError("the key 'schedules' is missing; list plans such as d3:alpha=0.997 under it")
-    values = {key: _READERS[key](key, value) for key, value in data.items() if value is not None}
-    for key in ("profiles", "prompts"):
-        if key in values:
-            values[key] = tuple(v if v is None else _place(v, folder) for v in values[key])
-    values["schedules"] = tuple(_with_place(spec, folder) for spec in values["schedules"])
-    if "model" in values:
-        values["model"] = tuple(_place(m, folder) if m.startswith((".", "/", "~")) else m for m in values["model"])
-    if "data" in values:
-        values["data"] = _place(values["data"], folder)
-    return Grid(**values)
+    values = {**data, "schedules": _schedules(data["schedules"])}
+    for key in ("orders", "profiles"):
+        if key in data:
+            values[key] = [None if item == "none" else item for item in _listed(data[key])]
+    grid = Grid.from_mapping(values)
+    return dataclasses.replace(
+        grid,
+        schedules=tuple(_with_place(spec, folder) for spec in grid.schedules),
+        profiles=tuple(p if p is None else _place(p, folder) for p in grid.profiles),
+        prompts=tuple(_place(p, folder) for p in grid.prompts),
+        model=tuple(_place(m, folder) if m.startswith((".", "/", "~")) else m for m in grid.model),
+        data=None if grid.data is None else _place(grid.data, folder),
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _place(path: str, folder: Path) -> str:
@@ -169,100 +177,32 @@ def _parse(text: str) -> Any:
         raise SettingsError(f"not YAML that a grid can hold: {error}") from error
 
 
-def _texts(key: str, value: Any) -> tuple[str, ...]:
-    items = value if isinstance(value, list) else [value]
-    for item in items:
-        if not isinstance(item, str) or not item.strip():
-            raise SettingsError(f"key {key!r}: {item!r} is not text")
-    if not items:
-        raise SettingsError(f"key {key!r}: the list is empty; leave the key out for its default")
-    return tuple(dict.fromkeys(item.strip() for item in items))
-
-
-def _texts_or_none(key: str, value: Any) -> tuple[str | None, ...]:
-    items = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(None if item in (None, "none") else _texts(key, item)[0] for item in items)) or (None,)
-
-
-def _text(key: str, value: Any) -> str:
-    if isinstance(value, list):
-        raise SettingsError(f"key {key!r} takes one value, not a list")
-    return _texts(key, value)[0]
-
-
-def _one_of(*words: str) -> Any:
-    def read(key: str, value: Any) -> tuple[str, ...]:
-        found = _texts(key, value)
-        for word in found:
-            if word not in words:
-                raise SettingsError(f"key {key!r}: unknown {word!r}; {suggest(word, words)}")
-        return found
-
-    return read
-
-
-def _count(low: int) -> Any:
-    def read(key: str, value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise SettingsError(f"key {key!r}: {value!r} is not a whole number of at least {low}")
-        return value
-
-    return read
-
-
-def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise SettingsError(f"key {key!r}: {value!r} is neither true nor false")
-    return value
-
-
-def _schedules(key: str, value: Any) -> tuple[str, ...]:
-    found: list[str] = []
-    for item in value if isinstance(value, list) else [value]:
-        found += _combinations(key, item) if isinstance(item, Mapping) else _texts(key, item)
+def _schedules(value: Any) -> list[Any]:
+    found: list[Any] = []
+    for item in _listed(value):
+        found += _combinations(item) if isinstance(item, Mapping) else [item]
     for spec in found:
-        if ".py" in PlanText.of(spec).schedule:
+        if isinstance(spec, str) and ".py" in PlanText.of(spec).schedule:
             raise SettingsError(
-                f"key {key!r}: {spec!r} names a Python file, and a grid runs no code; make it a plug-in: depthsched new"
+                f"key 'schedules': {spec!r} names a Python file, and a grid runs no code; "
+                "make it a plug-in: depthsched new"
             )
-    return tuple(dict.fromkeys(found))
+    return found
 
 
-def _combinations(key: str, item: Mapping[Any, Any]) -> list[str]:
+def _combinations(item: Mapping[Any, Any]) -> list[str]:
     """``{d3: {alpha: [0.99, 0.995], start: 16}}`` as specs."""
     specs = []
     for name, settings in item.items():
         if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-            raise SettingsError(f"key {key!r}: write {{d3: {{alpha: [0.995, 0.997]}}}}, not {{{name}: {settings}}}")
+            raise SettingsError(f"key 'schedules': write {{d3: {{alpha: [0.995, 0.997]}}}}, not {{{name}: {settings}}}")
         choices = {k: v if isinstance(v, list) else [v] for k, v in (settings or {}).items()}
         for picks in product(*choices.values()):
             if not all(isinstance(pick, str | int | float) for pick in picks):
-                raise SettingsError(f"key {key!r}: a setting of {name} is neither a number nor text: {list(picks)}")
+                raise SettingsError(f"key 'schedules': a setting of {name} is neither a number nor text: {list(picks)}")
             text = ",".join(
                 f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in zip(choices, picks, strict=True)
             )
             schedule, at, order = name.partition("@")
             specs.append(f"{schedule}{':' if text else ''}{text}{at}{order}")
     return specs
-
-
-_READERS: dict[str, Any] = {
-    "schedules": _schedules,
-    "orders": _texts_or_none,
-    "profiles": _texts_or_none,
-    "measure": _one_of(*MEASURES),
-    "model": _texts,
-    "dtype": _one_of(*DTYPES),
-    "device": _text,
-    "prompts": _texts,
-    "tasks": _texts,
-    "data": _text,
-    "limit": _count(1),
-    "max_new_tokens": _count(2),
-    "raw": _flag,
-    "maps": _count(0),
-    "backends": _one_of("auto", "eager", "compiled", "cuda-graph"),
-    "tokens": _count(2),
-    "repeats": _count(1),
-    "batch": _count(1),
-}
