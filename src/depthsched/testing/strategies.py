@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from ..errors import SettingsError
 from ..schedule import AdaptiveSchedule, DepthSchedule, Signals
 from ..settings import Settings, field_types
+from ..values import item_of, options_of
 
 MAX_LAYERS = 128
 LAST_STEP = 10**6
@@ -71,10 +70,8 @@ def _field(field: dataclasses.Field[Any], hint: Any, form: _TupleForm) -> st.Sea
         return st.just(0) | st.integers(0, 64) | st.integers(0, LAST_STEP) | fraction
     if field.name == "min_depth":
         return st.just(1) | st.integers(1, 8) | st.integers(1, MAX_LAYERS)
-    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    options = typing.get_args(hint) if union else (hint,)
     default = _default(field)
-    drawn = [_option(field.metadata, option, default, form) for option in options]
+    drawn = [_option(field.metadata, option, default, form) for option in options_of(hint)]
     if default is dataclasses.MISSING:
         return st.one_of(*drawn)
     if isinstance(default, tuple):
@@ -89,15 +86,13 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _option(meta: Mapping[str, Any], option: Any, default: Any, form: _TupleForm) -> st.SearchStrategy[Any]:
-    origin: Any = typing.get_origin(option)
     if option is type(None):
         return st.none()
-    if origin is typing.Literal:
-        return st.sampled_from(typing.get_args(option))
-    if origin is tuple:
-        item = typing.get_args(option)[0]
+    if isinstance(option, str | int):  # a word of a Literal
+        return st.just(option)
+    if (item := item_of([option])) is not None:
         first = default[0] if isinstance(default, tuple) and default else dataclasses.MISSING
-        return _tuples(_option(meta, item, first, form), form)
+        return _tuples(st.one_of([_option(meta, one, first, form) for one in options_of(item)]), form)
     if option is bool:
         return st.booleans()
     if option is int:
