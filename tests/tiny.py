@@ -26,6 +26,10 @@ _COMMON = {
     "eos_token_id": None,
 }
 
+_MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+_WINDOW = {"sliding_window": 5}  # shorter than the prompts, so that it matters
+
 # name of the variant -> (model_type, what differs)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -42,13 +46,72 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "granite",
         {"embedding_multiplier": 3.0, "residual_multiplier": 0.7, "logits_scaling": 2.0, "attention_multiplier": 0.4},
     ),
+    "apertus": ("apertus", _ROPE),
+    "arcee": ("arcee", {}),
+    "cohere": ("cohere", {"use_qk_norm": True, "logit_scale": 0.3}),
+    "cohere2-sliding": ("cohere2", {**_WINDOW, "logit_scale": 0.3}),
+    "ernie4_5": ("ernie4_5", {"head_dim": 8, "use_bias": True}),
+    "ernie4_5_moe": ("ernie4_5_moe", {**_MOE, "moe_k": 2, "moe_num_experts": 4, "moe_layer_start_index": 2}),
+    "exaone4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * LAYERS}),
+    "exaone4-sliding": ("exaone4", {**_WINDOW, "sliding_window_pattern": 4}),
+    "gemma": ("gemma", {"head_dim": 8}),
+    "gemma2-sliding": (
+        "gemma2",
+        {**_WINDOW, "head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 2.0},
+    ),
+    "gemma3-sliding": ("gemma3_text", {**_WINDOW, "head_dim": 8, "final_logit_softcapping": 2.0}),
+    "glm": ("glm", {"head_dim": 8, "attention_bias": True}),
+    "glm4": ("glm4", {"head_dim": 8, "attention_bias": True}),
+    "glm4_moe": (
+        "glm4_moe",
+        {**_MOE, "head_dim": 8, "use_qk_norm": True, "n_routed_experts": 4, "n_group": 2, "topk_group": 1},
+    ),
+    "gpt_oss-sliding": (
+        "gpt_oss",
+        {**_ROPE, **_WINDOW, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "granitemoe": ("granitemoe", {"num_local_experts": 4, "logits_scaling": 2.0, "attention_multiplier": 0.4}),
+    "ministral-sliding": (
+        "ministral",
+        {**_WINDOW, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2)},
+    ),
+    "ministral3": (
+        "ministral3",
+        {
+            "head_dim": 8,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "llama_4_scaling_beta": 0.5,
+                "original_max_position_embeddings": 4,
+            },
+        },
+    ),
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "mixtral-sliding": ("mixtral", {**_WINDOW, "num_local_experts": 4}),
+    "nemotron": ("nemotron", {"head_dim": 8}),
+    "olmo3-sliding": ("olmo3", _WINDOW),
+    "olmoe": ("olmoe", {"num_experts": 4, "num_experts_per_tok": 2, "clip_qkv": 0.5}),
+    "qwen2_moe": (
+        "qwen2_moe",
+        {**_MOE, "num_experts": 4, "shared_expert_intermediate_size": 24, "mlp_only_layers": [0]},
+    ),
+    "qwen3_moe": ("qwen3_moe", {**_MOE, "head_dim": 8, "num_experts": 4, "initializer_range": 0.4}),
+    "qwen3_moe-sliding": (
+        "qwen3_moe",
+        {**_MOE, **_WINDOW, "use_sliding_window": True, "head_dim": 8, "num_experts": 4, "initializer_range": 0.4},
+    ),
+    "seed_oss": ("seed_oss", {"head_dim": 8}),
+    "starcoder2-sliding": ("starcoder2", {**_WINDOW, "initializer_range": 0.4}),
 }
+EAGER_ONLY = {"gemma2", "gpt_oss"}  # sdpa neither caps attention logits nor has attention sinks
 MAIN = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def make_tiny(variant: str = "llama", attn: str = "eager", dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """A new tiny model, the same weights every time."""
     model_type, special = VARIANTS[variant]
+    attn = "eager" if model_type in EAGER_ONLY else attn
     config = AutoConfig.for_model(model_type, **{**_COMMON, **special, **changes})
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -6,10 +6,13 @@ cache, which are those of the positions that ran the layer or, when skipped laye
 Only the model's own layers are shared with the runtime under test.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+SLIDING_EVERYWHERE = {"ministral3", "mistral", "mixtral", "qwen3_moe", "starcoder2"}
 
 
 @torch.no_grad()
@@ -46,7 +49,6 @@ def _last_logits(
     config, decoder = model.config, model.model
     position_ids = (mask.long().cumsum(-1) - 1).clamp_min(0)
     hidden = decoder.embed_tokens(ids) * getattr(config, "embedding_multiplier", 1.0)
-    rotary = decoder.rotary_emb(hidden, position_ids)
     for index, layer in enumerate(decoder.layers):
         computed = torch.tensor([index in layers for layers in ran])
         present = torch.ones_like(computed) if write else computed
@@ -54,11 +56,20 @@ def _last_logits(
             hidden,
             attention_mask=_visible(mask, present, _window(config, index), hidden.dtype),
             position_ids=position_ids,
-            position_embeddings=rotary,
+            position_embeddings=_rope(decoder, hidden, position_ids, index),
         )
         hidden = torch.where(computed[None, :, None], output, hidden)
-    logits = model.lm_head(decoder.norm(hidden[:, -1]))
-    return (logits / getattr(config, "logits_scaling", 1.0)).float()
+    logits = model.lm_head(decoder.norm(hidden[:, -1])).float()
+    logits = logits / getattr(config, "logits_scaling", 1.0) * getattr(config, "logit_scale", 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _rope(decoder: Any, hidden: torch.Tensor, position_ids: torch.Tensor, layer: int) -> Any:
+    """RoPE of one layer; some families have one for each type of attention."""
+    by_type = "layer_type" in inspect.signature(decoder.rotary_emb.forward).parameters
+    kind = (decoder.config.layer_types[layer],) if by_type else ()
+    return decoder.rotary_emb(hidden, position_ids, *kind)
 
 
 def _visible(mask: torch.Tensor, present: torch.Tensor, window: int | None, dtype: torch.dtype) -> torch.Tensor:
@@ -78,4 +89,4 @@ def _window(config: Any, layer: int) -> int | None:
     types = getattr(config, "layer_types", None)
     if types is not None:
         return window if types[layer] == "sliding_attention" else None
-    return window if config.model_type == "mistral" else None
+    return window if config.model_type in SLIDING_EVERYWHERE else None

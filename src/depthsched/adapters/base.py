@@ -64,10 +64,15 @@ class Adapter:
         raise ModelError(f"adapter {self.name!r} does not define shape(self)")
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of final states (behind the last norm), ``[..., hidden]`` to ``[..., vocabulary]``."""
+        """Logits of final states (after the last norm), ``[..., hidden]`` to ``[..., vocabulary]``."""
         logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
-        scale = getattr(self.config, "logits_scaling", None)  # Granite
-        return logits if scale is None else logits / scale
+        config: Any = self.config
+        if getattr(config, "logits_scaling", None) is not None:  # Granite
+            logits = logits / config.logits_scaling
+        if getattr(config, "logit_scale", None) is not None:  # Cohere
+            logits = logits * config.logit_scale
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2 and 3
+        return logits if cap is None else (logits / cap).tanh() * cap
 
     def write_kv(self, layer: nn.Module, hidden: torch.Tensor, cache: Any, position_embeddings: Any) -> None:
         """Write K and V of a skipped layer from the state that passes through it.
