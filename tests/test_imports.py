@@ -49,6 +49,7 @@ NO_TORCH = {
     "scaffold",
     "testing",
 }
+RUNS_A_MODEL = {"adapter_checks.py"}  # the part of the conformance kit that is called with a model
 HEAVY = ("torch", "transformers", "scipy", "matplotlib", "pandas", "hypothesis")
 
 
@@ -103,7 +104,8 @@ def test_imports_point_one_way(part, path):
 )
 def test_schedules_and_plans_know_no_torch_and_no_model(part, path):
     for name, top in imports(path):
-        assert name.split(".")[0] not in ("torch", "transformers"), f"{path.name} imports {name}"
+        if top or path.name not in RUNS_A_MODEL:
+            assert name.split(".")[0] not in ("torch", "transformers"), f"{path.name} imports {name}"
         if part != "testing":  # Hypothesis is what the conformance kit is made of
             assert not (top and name.split(".")[0] in HEAVY), f"{path.name} imports {name} when it is imported"
 

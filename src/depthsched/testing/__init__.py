@@ -1,5 +1,7 @@
 """The conformance kit: point it at a schedule or a layer order, and Hypothesis does the rest. Needs no torch.
 
+:func:`check_adapter` takes a model instead, and imports torch when it is called.
+
 In a test file of your own::
 
     from depthsched.testing import ScheduleConformance
@@ -11,6 +13,7 @@ In a test file of your own::
 The same without pytest is :func:`check_schedule`, and ``depthsched check NAME`` from the shell.
 """
 
+from .adapter_checks import check_adapter
 from .conformance import OrderConformance, ScheduleConformance, check_order, check_schedule
 from .report import CheckReport, CheckResult
 from .strategies import schedules, settings_strategy
@@ -20,6 +23,7 @@ __all__ = [
     "CheckResult",
     "OrderConformance",
     "ScheduleConformance",
+    "check_adapter",
     "check_order",
     "check_schedule",
     "schedules",
