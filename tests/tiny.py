@@ -102,7 +102,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_MOE, **_WINDOW, "use_sliding_window": True, "head_dim": 8, "num_experts": 4, "initializer_range": 0.4},
     ),
     "seed_oss": ("seed_oss", {"head_dim": 8}),
-    "starcoder2-sliding": ("starcoder2", {**_WINDOW, "initializer_range": 0.4}),
+    "starcoder2-sliding": ("starcoder2", {**_WINDOW, "initializer_range": 0.4, "intermediate_size": 128}),
 }
 EAGER_ONLY = {"gemma2", "gpt_oss"}  # sdpa neither caps attention logits nor has attention sinks
 MAIN = ("llama", "mistral", "qwen2", "qwen3")

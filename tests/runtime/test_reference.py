@@ -1,5 +1,7 @@
 """The logits of every step equal the slow reference, whatever the schedule, order, family and way of running."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -120,6 +122,17 @@ def test_sdpa_gives_the_logits_of_eager(variant, runner):
             RUNNERS[runner](tiny(variant, attn), prompt(batch, 6), plan, 10)[1] for attn in ("eager", "sdpa")
         )
         assert closest(eager, sdpa) < TOLERANCE
+
+
+@pytest.mark.parametrize("spec", ["d3:alpha=0.8", UpAndDown()], ids=["falls", "returns"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if "sliding" in name])
+def test_a_static_cache_gives_the_logits_of_a_dynamic_one(variant: str, spec: Any) -> None:
+    plan = ds.plan(spec, "strided:head=0,tail=0", num_layers=LAYERS, horizon=12)
+    dynamic, static = (
+        run_ours(tiny(variant), prompt(2, 6), plan, 12, **options)[1]
+        for options in ({}, {"cache_implementation": "static"})
+    )
+    assert closest(dynamic, static) < TOLERANCE
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

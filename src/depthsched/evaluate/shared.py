@@ -126,7 +126,11 @@ def can_share(adapter: Adapter) -> bool:
     config = adapter.config
     full = set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
     sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return full and sliding is None and config._attn_implementation in ("sdpa", "eager")
+    # The attention below knows no cap on its scores and no sinks.
+    plain = getattr(config, "attn_logit_softcapping", None) is None and not any(
+        hasattr(layer.self_attn, "sinks") for layer in adapter.layers
+    )
+    return full and plain and sliding is None and config._attn_implementation in ("sdpa", "eager")
 
 
 @contextmanager
