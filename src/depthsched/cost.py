@@ -62,6 +62,19 @@ class ModelShape:
             if len(getattr(self, name)) not in (0, self.num_layers):
                 raise PlanError(f"{name} has {len(getattr(self, name))} values; give one for each of the layers")
 
+    def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
+        """Bytes that one step of the first ``layers`` layers moves: weights, LM head, K and V of ``context`` tokens.
+
+        ``written`` more layers write their K and V all the same, ``bridge`` counts the weights of bridges.
+        """
+        fixed, per_token = _bytes(self, range(layers), range(layers, layers + written), bridge, batch)
+        return fixed + per_token * context
+
+    def step_flops(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
+        """Floating-point operations of the same step."""
+        fixed, per_token = _flops(self, range(layers), range(layers, layers + written), bridge, batch)
+        return fixed + per_token * context
+
 
 def _no_bytes() -> Floats:
     return np.zeros(0)
