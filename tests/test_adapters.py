@@ -12,11 +12,10 @@ from depthsched.adapters import Adapter, adapter_for
 from depthsched.adapters.families import LLAMA_FAMILIES, REFUSED
 from depthsched.errors import ModelError
 
-from .tiny import LAYERS, VARIANTS, make_tiny, prompt, tiny
+from .tiny import CHOSEN, LAYERS, VARIANTS, make_tiny, prompt, tiny
 
 pytestmark = pytest.mark.quick
 
-CHOSEN = 0.5  # every tiny mixture of experts chooses two of its four
 
 SMALL = {
     "num_hidden_layers": 2,
@@ -39,7 +38,7 @@ def test_the_shape_of_every_family(variant):
     assert shape.num_layers == LAYERS
     assert shape.weight_bytes == shape.kv_bytes == 4
     assert shape.head_params == model.lm_head.weight.numel() + sum(p.numel() for p in model.model.norm.parameters())
-    read = sum(p.numel() * (CHOSEN if ".experts." in name else 1) for name, p in layers.named_parameters())
+    read = sum(p.numel() * (CHOSEN if ".experts." in name else 1) for name, p in layers.state_dict().items())
     assert shape.layer_params == round(read / LAYERS)
     with torch.no_grad():
         cache = model(**prompt(1, 1), use_cache=True).past_key_values
@@ -81,8 +80,9 @@ def test_one_token_in_a_mixture_of_experts_reads_what_the_shape_counts():
         if not any(".experts." in name for name, _ in model.named_parameters()):
             continue
         model(**prompt(1, 1), use_cache=False).logits.square().sum().backward()
-        read = 0
-        for name, parameter in model.model.layers.named_parameters():
+        layers = model.model.layers
+        read = sum(buffer.numel() for name, buffer in layers.named_buffers() if name in layers.state_dict())
+        for name, parameter in layers.named_parameters():
             # Of an expert without a gradient nothing was read; the other weights count in full.
             hit = parameter.grad.flatten(1).any(1).float().mean() if ".experts." in name else 1
             read += parameter.numel() * float(hit)

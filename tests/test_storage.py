@@ -16,7 +16,7 @@ from depthsched.adapters import adapter_for
 from depthsched.adapters.storage import logical_weights, stored_bytes
 
 from .reading import reading, weights_by_hand
-from .tiny import LAYERS, VARIANTS, make_tiny, prompt, tiny
+from .tiny import CHOSEN, LAYERS, VARIANTS, make_tiny, prompt, tiny
 
 
 @st.composite
@@ -160,11 +160,16 @@ def test_a_model_with_packed_layers_has_a_shape() -> None:
 def test_bytes_of_plain_models(variant: str) -> None:
     model = tiny(variant)
     shape = adapter_for(model).shape()
-    by_layer = [sum(p.numel() * 4 for p in layer.parameters()) for layer in model.model.layers]
-    assert shape.layer_bytes == tuple(by_layer)
+    read = {name: CHOSEN if ".experts." in name else 1 for name in model.model.layers.state_dict()}
+    by_layer = [
+        sum(4 * p.numel() * read[f"{i}.{name}"] for name, p in layer.state_dict().items())
+        for i, layer in enumerate(model.model.layers)
+    ]
+    assert shape.layer_bytes == pytest.approx(by_layer)
     assert shape.head_bytes == 4 * shape.head_params
     attention = model.model.layers[0].self_attn
-    bias = 4 * 32 if variant.startswith("qwen2") else 0  # of k and v, 16 each
+    projections = [getattr(attention, name, None) for name in ("k_proj", "v_proj")]
+    bias = sum(4 * p.bias.numel() for p in projections if p is not None and p.bias is not None)
     assert shape.kv_weight_bytes == (4 * shape.kv_params + bias,) * LAYERS, attention
     with ds.attach(model, "constant:depth=4"):
         assert adapter_for(model).shape() == shape

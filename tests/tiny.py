@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+CHOSEN = 0.5
+"""Every tiny mixture of experts chooses two of its four."""
+
 LAYERS = 8
 VOCAB = 128
 

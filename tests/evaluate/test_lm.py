@@ -214,7 +214,7 @@ def test_without_lm_eval_the_error_names_the_extra(cli, monkeypatch):
     ("args", "message"),
     [
         (["--plans", "d4"], "did you mean"),
-        (["--batch", 0], "--batch 0"),
+        (["--batch", 0], "batch 0 must be at least 1"),
         (["--limit", 0], "limit 0"),
         (["-n", 1], "max_new_tokens 1"),
         (["--data", "nowhere"], "no file for task"),

@@ -31,7 +31,7 @@ def save(folder: Path, drops: tuple[int, ...] = (3, 4, 5), tensors: bytes = b"br
     folder.mkdir()
     content: dict[str, Any] = {
         "format": FORMAT,
-        "model": {"num_layers": LAYERS, "hidden_size": 4},
+        "model": {"name": "m", "num_layers": LAYERS, "hidden_size": 4, "config": "", "weights": []},
         "drop_order": list(drops),
         "bridges": {},
         "tensors_bytes": len(tensors),

@@ -41,9 +41,11 @@ def test_tokens_of_lora_equal_those_of_the_merged_model(spec: str, batch: int) -
     plan = ds.plan(spec, num_layers=LAYERS, horizon=12)
     wanted = ds.generate(merged, inputs, plan, max_new_tokens=12, backend="eager")
     assert not torch.equal(wanted.tokens, ds.generate(plain, inputs, plan, max_new_tokens=12, backend="eager").tokens)
-    run = ds.generate(wrapped, inputs, plan, max_new_tokens=12)
-    assert torch.equal(run.tokens, wanted.tokens)
-    assert run.trace.depths == wanted.trace.depths
+    for backend in ("auto", "compiled"):
+        run = ds.generate(wrapped, inputs, plan, max_new_tokens=12, backend=backend)
+        assert torch.equal(run.tokens, wanted.tokens)
+        assert run.trace.depths == wanted.trace.depths
+        assert run.trace.backend == "eager"  # a compiled step would read the weights without LoRA
     for model in (wrapped, merged):
         with ds.attach(model, plan) as attached:
             assert torch.equal(greedy(model, inputs, 12), wanted.sequences)

@@ -101,9 +101,7 @@ def _benches(benches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         ]
         for row in benches
     ]
-    note = (
-        "Paired and interleaved with full depth in one process; medians and 95% intervals."
-    )
+    note = "Paired and interleaved with full depth in one process; medians and 95% intervals."
     columns = "plan|backend|>mean depth|>tokens/s|>speed-up|>bytes saved|>realised|machine"
     return _table("Clock", note, columns, ((row, False) for row in rows))
 
