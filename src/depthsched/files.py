@@ -99,4 +99,4 @@ def cache_folder(*names: str) -> Path:
     SettingsError
         It cannot be made or written.
     """
-    return writable_folder(cache_dir().joinpath(*names), f"set {CACHE} to a folder for cached files that can be")
+    return writable_folder(cache_dir().joinpath(*names), f"set {CACHE} to a folder that can be written")
