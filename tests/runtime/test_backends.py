@@ -12,7 +12,8 @@ from transformers.cache_utils import DynamicCache
 import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.errors import AttachError, PlanError, ScheduleError
-from depthsched.runtime.compiled import CompiledBackend, fuse, kernels, why_not
+from depthsched.runtime.compiled import fuse, why_not
+from depthsched.runtime.native import NativeBackend
 
 from ..tiny import LAYERS, MAIN, make_tiny, prompt, tiny
 
@@ -135,18 +136,11 @@ def test_skipped_layers_write_kv_for_an_adaptive_plan() -> None:
 
 
 @compiles
-def test_new_depths_plans_and_a_growing_cache_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_grows_in_a_long_run() -> None:
     model = make_tiny("llama", max_position_embeddings=2048)
-    tokens(model, "full", "compiled", n=4)
-
-    def refuse(*args: object) -> None:
-        raise AssertionError("compiled again")
-
-    monkeypatch.setattr(kernels, "_compile", refuse)
-    for plan in PLANS:
-        assert tokens(model, plan, "compiled", n=24).trace.compile_seconds < 1
-    long = tokens(model, "d3:alpha=0.999", "compiled", n=600)  # the first block of the buffers holds 512
-    assert long.tokens.tolist() == tokens(model, "d3:alpha=0.999", "eager", n=600).tokens.tolist()
+    for plan in ("full", "d3:alpha=0.999"):
+        long = tokens(model, plan, "compiled", n=600)  # the buffers begin with room for 256
+        assert long.tokens.tolist() == tokens(model, plan, "eager", n=600).tokens.tolist()
 
 
 @compiles
@@ -259,7 +253,7 @@ def test_other_families_run_in_eager_and_say_so(variant: str) -> None:
 def test_auto_says_why() -> None:
     run = tokens(make_tiny("llama", hidden_size=48), "full", "auto", n=4)
     assert run.trace.backend == "eager"
-    assert "does not repay" in run.trace.reason
+    assert "the heads are 12 wide" in run.trace.reason
     assert run.to_json()["backend_reason"] == run.trace.reason
 
 
@@ -283,7 +277,7 @@ def test_refusals_are_one_line() -> None:
 def test_an_attached_model_is_refused() -> None:
     model = make_tiny("llama")
     adapter = adapter_for(model)
-    backend = CompiledBackend(adapter, ds.plan("full", num_layers=LAYERS))
+    backend = NativeBackend(adapter, ds.plan("full", num_layers=LAYERS))
     with ds.attach(model, ds.plan("full", num_layers=LAYERS)), pytest.raises(AttachError), backend:
         pass
     assert tokens(model, "full", "compiled", n=3).trace.backend == "compiled"

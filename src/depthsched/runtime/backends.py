@@ -9,16 +9,11 @@ from torch import Tensor
 from ..adapters import Adapter
 from ..errors import PlanError
 from ..plans import DepthPlan
-from .compiled import CompiledBackend, CudaGraphBackend, Layout, is_compiled, layout_of, why_not
+from .compiled import CompiledBackend, CudaGraphBackend, why_not
 from .eager import EagerBackend
+from .native import NativeBackend, native_obstacle
 
 BACKENDS = ("auto", "eager", "compiled", "cuda-graph")
-
-# Rough, and only for choosing: what a cold compilation costs, and what a step saves on a CPU: the dispatch of
-# some twenty library calls a layer, and reading a weight at twice the speed.
-_COLD_SECONDS = 12.0
-_SAVED_PER_LAYER = 0.4e-3
-_SAVED_PER_BYTE = 0.05e-9
 
 
 class Decoder(Protocol):
@@ -61,6 +56,7 @@ def make_backend(
     batch: int = 1,
     max_tokens: int = 0,
     own_cache: bool = False,
+    holes: bool = False,
 ) -> tuple[Backend, str]:
     """A backend for one run, and the reason why it is this one. Nothing is fused or compiled before it is entered.
 
@@ -72,21 +68,23 @@ def make_backend(
         Rows of the run, and the most tokens that a row can hold, prompt included.
     own_cache : bool
         The caller brought a cache and will read it afterwards: only the eager backend keeps it filled.
+    holes : bool
+        The attention mask leaves out tokens after the first of a row.
 
     Raises
     ------
     PlanError
         The name is unknown, or ``cuda-graph`` was asked for on a model that is not on a CUDA device.
     """
-    kind, reason = _choose(name, adapter, plan.horizon, write_kv, batch, max_tokens, own_cache)
+    kind, reason = _choose(name, adapter, max_tokens, own_cache, holes)
     if kind is None:
         return EagerBackend(adapter, plan, write_kv=write_kv), reason
     return kind(adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens), reason
 
 
 def _choose(
-    name: str, adapter: Adapter, steps: int, write_kv: bool, batch: int, max_tokens: int, own_cache: bool
-) -> tuple[type[CompiledBackend] | None, str]:
+    name: str, adapter: Adapter, max_tokens: int, own_cache: bool, holes: bool
+) -> tuple[type[CompiledBackend] | type[NativeBackend] | None, str]:
     """The fast backend to take, None for eager, and why."""
     if name not in BACKENDS:
         raise PlanError(f"unknown backend {name!r}; use one of {', '.join(BACKENDS)}")
@@ -98,22 +96,14 @@ def _choose(
     if own_cache:
         return None, "the caller's own cache is to be filled, which the fast backends do not do"
     obstacle = why_not(adapter, max_tokens)
+    if obstacle is None and device == "cpu":
+        obstacle = native_obstacle(adapter, compile_it=name != "auto", holes=holes)
     if obstacle is not None:
         return None, f"the model's own layers run: {obstacle}"
+    if device == "cpu":
+        return NativeBackend, "asked for" if name != "auto" else "a CPU: one compiled call for each token"
     if name != "auto":
         return CudaGraphBackend if name == "cuda-graph" else CompiledBackend, "asked for"
     if device == "cuda":
         return CudaGraphBackend, "a CUDA device: graphs leave no dispatch time between kernels"
-    worth, reason = worth_compiling(layout_of(adapter), batch, steps, write_kv=write_kv)
-    return CompiledBackend if worth else None, reason
-
-
-def worth_compiling(layout: Layout, batch: int, steps: int, *, write_kv: bool = False) -> tuple[bool, str]:
-    """Whether a run of ``steps`` tokens on a CPU repays compiling, and the sum in words."""
-    if is_compiled(layout, batch, write=write_kv):
-        return True, "compiled already in this process"
-    saved = steps * (layout.num_layers * _SAVED_PER_LAYER + layout.num_bytes * _SAVED_PER_BYTE)
-    verdict = "repays" if saved > _COLD_SECONDS else "does not repay"
-    return saved > _COLD_SECONDS, (
-        f"{steps} tokens save about {saved:.0f} s, which {verdict} about {_COLD_SECONDS:.0f} s of compiling"
-    )
+    return None, f"no backend but eager was ever tried on a device of type {device}"

@@ -15,6 +15,7 @@ from .arguments import effective, max_tokens, refuse_in_generate
 from .backends import make_backend
 from .inputs import check_lengths, read_inputs
 from .loop import DecodeLoop
+from .native.kv import starts_of
 from .policy import as_plan, check_plan, writes_kv
 from .run import Run
 
@@ -96,6 +97,7 @@ def generate(
         batch=len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1),
         max_tokens=prompt + new,
         own_cache=own_cache,
+        holes=starts_of(mask) is None,
     )
     every = plan.adaptive or drop_finished or streamer is not None or own_cache or adapter.device.type == "cpu"
     with chosen as engine:

@@ -1,0 +1,83 @@
+"""Where weights lie, told to the library; and single products with them."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .library import Library, Scratch, load
+from .structs import KINDS, MatrixStruct
+
+Held = list[Any]
+"""Tensors that must live as long as a structure that points into them."""
+
+
+def kind_of(dtype: torch.dtype) -> int:
+    """The ``kind`` of a floating dtype."""
+    return KINDS.index(str(dtype).removeprefix("torch."))
+
+
+def vector(values: Tensor | None, held: Held) -> int | None:
+    """The address of a copy of a vector in float32, or None."""
+    if values is None:
+        return None
+    copy = values.detach().to(torch.float32).contiguous()
+    held.append(copy)
+    return int(copy.data_ptr())
+
+
+def describe(weight: Any, bias: Tensor | None, held: Held) -> MatrixStruct:
+    """The structure of a weight ``[outputs, inputs]``: a dense tensor, used where it lies, or a ``BlockMatrix``."""
+    held.append(weight)
+    address = vector(bias, held)
+    if isinstance(weight, Tensor):
+        dense = weight.detach()
+        if not dense.is_contiguous():
+            dense = dense.contiguous()
+            held.append(dense)
+        return MatrixStruct(kind_of(dense.dtype), *dense.shape, 0, dense.data_ptr(), None, None, address)
+    mins = None if weight.mins is None else weight.mins.data_ptr()
+    return MatrixStruct(
+        KINDS.index(weight.kind), weight.rows, weight.columns, 0,
+        weight.quants.data_ptr(), weight.scales.data_ptr(), mins, address,
+    )  # fmt: skip
+
+
+def product(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias``, computed from float32 activations on the CPU.
+
+    Parameters
+    ----------
+    x : Tensor
+        ``[..., inputs]``, any floating dtype.
+    weight : Tensor or BlockMatrix
+        ``[outputs, inputs]``.
+    bias : Tensor, optional
+        ``[outputs]``.
+
+    Returns
+    -------
+    Tensor
+        ``[..., outputs]`` in the dtype of ``x``.
+
+    Raises
+    ------
+    ModelError
+        The library cannot be compiled.
+    """
+    library, _ = load()
+    held: Held = []
+    matrix = describe(weight, bias, held)
+    rows = x.detach().reshape(-1, x.shape[-1]).to(torch.float32).contiguous()
+    out = torch.empty(len(rows), matrix.rows)
+    scratch = Scratch(library)
+    library.product(
+        ctypes.byref(matrix), rows.data_ptr(), out.data_ptr(), len(rows), torch.get_num_threads(), scratch.pointer
+    )
+    return out.to(x.dtype).view(*x.shape[:-1], matrix.rows)
+
+
+__all__ = ["Held", "Library", "Scratch", "describe", "kind_of", "load", "product", "vector"]
