@@ -41,11 +41,7 @@ struct Acts {
         if (kinds & (1 << Q4 | 1 << Q8 | 1 << I8)) derive_whole(t);
     }
     void derive_split(int t) const {
-        const float* x = row(t);
-        float* to = split + size_t(t) * cols;
-        for (int k = 0; k + 16 <= cols; k += 16)
-            UNROLL
-            for (int i = 0; i < 8; i++) to[k + i] = x[k + 2 * i], to[k + 8 + i] = x[k + 2 * i + 1];
+        for (int k = 0; k + 16 <= cols; k += 16) split16(row(t) + k, split + size_t(t) * cols + k);
     }
     void derive_whole(int t) const {
         for (int k = 0, b = int(size_t(t) * (cols / 32)); k + 32 <= cols; k += 32, b++) {
@@ -64,13 +60,7 @@ struct Acts {
     }
 };
 
-// Sixteen weights as two times eight, in the order of the activations that `ordered` returns.
-static inline void load16(const float* w, v8f& a, v8f& b) { a = load8(w), b = load8(w + 8); }
-static inline void load16(const f16* w, v8f& a, v8f& b) { a = load8(w), b = load8(w + 8); }
-static inline void load16(const bf16* w, v8f& a, v8f& b) {
-    v8u pairs = load<v8u>(w);
-    a = (v8f)(pairs << 16), b = (v8f)(pairs & 0xffff0000u);
-}
+// Activations in the order in which load16 gives weights.
 template <class W> static inline const float* ordered(const Acts& a) {
     return std::is_same<W, bf16>::value ? a.split : a.plain;
 }

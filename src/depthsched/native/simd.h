@@ -27,6 +27,16 @@ static inline void store(float* to, v8f v) { std::memcpy(to, &v, sizeof v); }
 static inline v8f splat(float x) { return v8f{x, x, x, x, x, x, x, x}; }
 static inline float sum(v8f v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
+// The sums of four vectors at once.
+static inline void sum4(v8f a, v8f b, v8f c, v8f d, float* to) {
+#if defined(__AVX2__)
+    __m256 all = _mm256_hadd_ps(_mm256_hadd_ps((__m256)a, (__m256)b), _mm256_hadd_ps((__m256)c, (__m256)d));
+    _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+#else
+    to[0] = sum(a), to[1] = sum(b), to[2] = sum(c), to[3] = sum(d);
+#endif
+}
+
 // What a number is stored as. The order is that of `Kind` in kinds.py.
 enum Kind { F32, BF16, F16, Q4, Q8, I8 };
 
@@ -65,6 +75,21 @@ static inline v8f load8(const f16* p) {
     for (int i = 0; i < 8; i++) v[i] = float(p[i]);
     return v;
 #endif
+}
+
+// Sixteen numbers as two times eight. Of bfloat16 the even places come first and then the odd ones: that takes half of
+// the instructions.
+static inline void load16(const float* p, v8f& a, v8f& b) { a = load8(p), b = load8(p + 8); }
+static inline void load16(const f16* p, v8f& a, v8f& b) { a = load8(p), b = load8(p + 8); }
+static inline void load16(const bf16* p, v8f& a, v8f& b) {
+    const v8u pairs = load<v8u>(p);
+    a = (v8f)(pairs << 16), b = (v8f)(pairs & 0xffff0000u);
+}
+static inline void split16(const float* from, float* to) {
+    for (int i = 0; i < 8; i++) to[i] = from[2 * i], to[i + 8] = from[2 * i + 1];
+}
+static inline void join16(const float* from, float* to) {
+    for (int i = 0; i < 8; i++) to[2 * i] = from[i], to[2 * i + 1] = from[i + 8];
 }
 
 // e to the x for x <= 0, to about 2e-7 of the result; what is below -87 becomes 0.

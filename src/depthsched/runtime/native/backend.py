@@ -29,8 +29,8 @@ def native_obstacle(adapter: Adapter, *, compile_it: bool, holes: bool) -> str |
     layer: Any = adapter.layers[0]
     if holes:
         return "the attention mask has holes after a row's first token"
-    if layer.self_attn.head_dim % 8:
-        return f"the heads are {layer.self_attn.head_dim} wide, no multiple of 8"
+    if layer.self_attn.head_dim % 8 or layer.self_attn.head_dim > 512:
+        return f"the heads are {layer.self_attn.head_dim} wide, no multiple of 8 up to 512"
     if not compile_it and not at_hand() and compiler() is None:
         return "there is no C++ compiler; install g++, and decoding is several times as fast"
     return None
