@@ -122,9 +122,14 @@ class BlockMatrix:
         if step != 1:
             raise ValueError(f"rows {rows} must not have a step")
         first, last = start // GROUP, -(-max(stop, start) // GROUP)
-        held = [None if part is None else part[first:last].flatten(0, 1) for part in self._by_row()]
+        registers, scales, mins = self._by_row()
+        values = self._values(
+            registers[first:last].flatten(0, 1),
+            scales[first:last].flatten(0, 1),
+            None if mins is None else mins[first:last].flatten(0, 1),
+        )
         offset = start - first * GROUP
-        return self._values(*held)[offset : offset + max(stop - start, 0)].to(dtype)
+        return values[offset : offset + max(stop - start, 0)].to(dtype)
 
     def rows_of(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Some rows, as an embedding looks them up: ``[..., columns]`` for integer ids ``[...]``.
@@ -196,9 +201,8 @@ def _registers(lanes: Tensor) -> Tensor:
 def _four_bits(raw: Tensor) -> Tensor:
     """Registers of the last 16 bytes of every block: low nibbles are elements 0 to 15, high ones 16 to 31."""
     packed = raw[..., -16:]
-    elements = torch.cat([packed & 15, packed >> 4], dim=-1).unflatten(
-        -1, (4, 2, 2, 2)
-    )  # [.., register, byte, half, p]
+    elements = torch.cat([packed & 15, packed >> 4], dim=-1)
+    elements = elements.view(*raw.shape[:-1], 4, 2, 2, 2)  # [.., register, byte, half of the byte, parity]
     lanes = (elements[..., 0, :] | elements[..., 1, :] << 4).transpose(-1, -2)  # [.., register, parity, byte]
     return _registers(lanes)
 
