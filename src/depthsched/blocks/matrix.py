@@ -80,6 +80,11 @@ class BlockMatrix:
         """Inputs of a linear layer."""
         return self.quants.shape[1] * BLOCK
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(rows, columns)``."""
+        return self.rows, self.columns
+
     @staticmethod
     def fits(rows: int, columns: int) -> bool:
         """Whether a matrix of this shape can lie in blocks; others stay dense."""

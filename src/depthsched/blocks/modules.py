@@ -119,6 +119,16 @@ def _product(hidden: Tensor, matrix: BlockMatrix) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
+def block_matrices(model: nn.Module) -> dict[str, BlockMatrix]:
+    """Matrices in blocks, by the names that their weights have in a dense copy; a shared one under its first name."""
+    found: dict[int, tuple[str, BlockMatrix]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _Blocks):
+            place = id(module.quants) if module.quants.is_meta else module.quants.data_ptr()
+            found.setdefault(place, (f"{name}.weight", module.matrix))
+    return dict(found.values())
+
+
 def weights_form(model: nn.Module) -> str:
     """``native`` for a model with weights in blocks, else ``dense``."""
     return "native" if any(isinstance(module, _Blocks) for module in model.modules()) else "dense"
