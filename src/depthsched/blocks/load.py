@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..models import NOT_GGUF, repair_chat_tokens
 from ..text import one_line
+from .conversion import NOT_GGUF, repair_chat_tokens
 from .matrix import KINDS, BlockMatrix
 from .modules import BlockEmbedding, BlockLinear, refuse_saving
 
