@@ -15,8 +15,8 @@ _ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 _MIX = [Type.Q4_0, Type.Q4_1, Type.Q8_0]
 
 
-def tiny_for(family: str, tied: bool) -> Any:
-    """A tiny model whose matrices lie in whole blocks."""
+def tiny_for(family: str, tied: bool, width: int) -> Any:
+    """A tiny model whose matrices lie in whole blocks; ``width`` is that of a head."""
     config = AutoConfig.for_model(
         family,
         num_hidden_layers=LAYERS,
@@ -24,7 +24,7 @@ def tiny_for(family: str, tied: bool) -> Any:
         intermediate_size=96,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=width,
         vocab_size=WORDS,
         max_position_embeddings=128,
         initializer_range=0.2,
@@ -48,10 +48,18 @@ def mixed(name: str, number: int) -> Type:
 
 
 def write_gguf(
-    file: Path, family: str = "llama", tied: bool = True, kind: Callable[[str, int], Type] = mixed, extra: str = ""
+    file: Path,
+    family: str = "llama",
+    tied: bool = True,
+    kind: Callable[[str, int], Type] = mixed,
+    extra: str = "",
+    leave_out: str = "",
+    width: int = 0,
 ) -> Path:
     """A file with the weights of :func:`tiny_for`; ``extra`` names a tensor that no such model has."""
-    model = tiny_for(family, tied)
+    # transformers takes the width of a head of Qwen 3, 128 in all sizes, from there and not from the file.
+    width = width or (128 if family == "qwen3" else 16)
+    model = tiny_for(family, tied, width)
     config = model.config
     writer = gguf.GGUFWriter(file, _ARCHITECTURES[family])
     writer.add_block_count(LAYERS)
@@ -60,16 +68,18 @@ def write_gguf(
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(16)
+    writer.add_key_length(width)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(16)
+    writer.add_rope_dimension_count(width)
     _add_tokenizer(writer)
     architecture = next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == _ARCHITECTURES[family])
     names = gguf.get_tensor_name_map(architecture, LAYERS)
     weights = {n: w for n, w in model.state_dict().items() if not (tied and n == "lm_head.weight")}
     for number, (name, weight) in enumerate(weights.items()):
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if stored == leave_out:
+            continue
         _add(writer, stored, _for_llama_cpp(name, weight, config), kind(stored, number))
     if extra:
         writer.add_tensor(extra, np.zeros(4, dtype=np.float32))
@@ -81,10 +91,10 @@ def write_gguf(
 
 
 def _add_tokenizer(writer: Any) -> None:
-    letters = [chr(code) for code in range(33, 33 + WORDS - 6)]
+    letters = [chr(code) for code in range(33, 33 + WORDS - 7)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(["<unk>", "<s>", "</s>", *letters, "ab", "cd", "Ġa"])
+    writer.add_token_list(["<unk>", "<s>", "</s>", *letters, "Ġ", "ab", "cd", "Ġa"])
     writer.add_token_types([3, 3, 3] + [1] * (WORDS - 3))
     writer.add_token_merges(["a b", "c d", "Ġ a"])
     writer.add_bos_token_id(1)

@@ -203,6 +203,10 @@ def test_what_cannot_be_native(cache: Path, tmp_path: Path) -> None:
     assert "plain.gguf has no weights in blocks of Q4_0, Q4_1, Q8_0, but F16, F32; use dense" in refused(plain)
     odd = write_gguf(tmp_path / "odd.gguf", extra="blk.0.attn_q.bias")
     assert "odd.gguf holds blk.0.attn_q.bias, for which its architecture has no place" in refused(odd)
+    short = write_gguf(tmp_path / "short.gguf", leave_out="blk.3.ffn_norm.weight")
+    assert "short.gguf has no blk.3.ffn_norm.weight, which its architecture needs" in refused(short)
+    heads = write_gguf(tmp_path / "heads.gguf", "qwen3", width=16)
+    assert "is [64, 64] in the file and [512, 64] in the model" in refused(heads)
     (tmp_path / "fake.gguf").write_bytes(b"GGUF" + bytes(64))
     assert "fake.gguf is not a GGUF file" in refused(tmp_path / "fake.gguf")
     assert list(cache.iterdir()) == []

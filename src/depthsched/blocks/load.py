@@ -90,32 +90,40 @@ def _skeleton(config: Any, dtype: torch.dtype) -> Any:
 
 def _packed(source: str, stored: Any, model: Any) -> dict[str, Tensor]:
     """Tensors by their names in the assembled model; three, or two, for every matrix in blocks."""
+    names, tensors = _names(model), dict[str, Tensor]()
+    for tensor in stored:
+        if tensor.name in names:
+            tensors |= _read(tensor, names.pop(tensor.name), model)
+        elif tensor.name not in _UNREAD:
+            raise ModelError(f"{source} holds {tensor.name}, for which its architecture has no place; use dense")
+    if not any(name.endswith(".quants") for name in tensors):
+        types = ", ".join(sorted({tensor.tensor_type.name for tensor in stored}))
+        raise ModelError(f"{source} has no weights in blocks of {', '.join(KINDS)}, but {types}; use dense")
+    if model.config.tie_word_embeddings:
+        names.pop("output.weight", None)
+    if names:
+        raise ModelError(f"{source} has no {next(iter(names))}, which its architecture needs")
+    return tensors
+
+
+def _read(tensor: Any, name: str, model: Any) -> dict[str, Tensor]:
+    """A tensor of the file under its name in the model, in blocks where it can be."""
     from gguf import dequantize
 
-    names, tensors, types = _names(model), dict[str, Tensor](), set[str]()
-    for tensor in stored:
-        name, kind = names.get(tensor.name), tensor.tensor_type.name
-        if name is None:
-            if tensor.name in _UNREAD:
-                continue
-            raise ModelError(f"{source} holds {tensor.name}, for which its architecture has no place; use dense")
-        owner, _, part = name.rpartition(".")
-        types.add(kind)
-        order = _file_order(name, int(tensor.shape[-1]), model.config)
-        matrix_like = part == "weight" and isinstance(model.get_submodule(owner), nn.Linear | nn.Embedding)
-        if matrix_like and kind in KINDS and BlockMatrix.fits(int(tensor.shape[1]), int(tensor.shape[0])):
-            matrix = BlockMatrix.from_gguf(tensor.data, kind)
-            matrix = matrix if order is None else matrix.permute_rows(order)
-            halves = {"quants": matrix.quants, "scales": matrix.scales, "mins": matrix.mins}
-            tensors |= {f"{owner}.{key}": value for key, value in halves.items() if value is not None}
-        else:
-            dense = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
-            tensors[name] = dense if order is None else dense[order]
-    if not any(name.endswith(".quants") for name in tensors):
-        raise ModelError(
-            f"{source} has no weights in blocks of {', '.join(KINDS)}, but {', '.join(sorted(types))}; use dense"
-        )
-    return tensors
+    owner, _, part = name.rpartition(".")
+    module, kind = model.get_submodule(owner), tensor.tensor_type.name
+    found, wanted = tuple(map(int, reversed(tensor.shape))), tuple(getattr(module, part).shape)
+    if found != wanted:
+        raise ModelError(f"{tensor.name} is {list(found)} in the file and {list(wanted)} in the model; use dense")
+    order = _file_order(name, found[0], model.config)
+    is_matrix = part == "weight" and isinstance(module, nn.Linear | nn.Embedding)
+    if is_matrix and kind in KINDS and BlockMatrix.fits(*found):
+        matrix = BlockMatrix.from_gguf(tensor.data, kind)
+        matrix = matrix if order is None else matrix.permute_rows(order)
+        halves = {"quants": matrix.quants, "scales": matrix.scales, "mins": matrix.mins}
+        return {f"{owner}.{key}": value for key, value in halves.items() if value is not None}
+    dense = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+    return {name: dense if order is None else dense[order]}
 
 
 def _names(model: Any) -> dict[str, str]:
