@@ -10,7 +10,7 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from transformers import AutoConfig, AutoModelForCausalLM
 
-LAYERS, WORDS = 4, 96
+LAYERS, WORDS = 6, 96
 _ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 _MIX = [Type.Q4_0, Type.Q4_1, Type.Q8_0]
 

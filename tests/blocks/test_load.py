@@ -16,7 +16,7 @@ from depthsched.blocks.modules import BlockEmbedding, BlockLinear, weights_form
 from depthsched.errors import ModelError
 from depthsched.profile import ModelIdentity
 
-from .files import write_gguf
+from .files import LAYERS, write_gguf
 
 pytestmark = pytest.mark.quick
 
@@ -50,7 +50,7 @@ def test_every_weight_is_that_of_the_dense_model(pair: Pair) -> None:
     assert (weights_form(native), weights_form(dense)) == ("native", "dense")
     same_weights(native, dense)
     blocks = [name for name, m in native.named_modules() if isinstance(m, BlockLinear)]
-    assert len(blocks) == 4 * 7 - 1 + 1  # one of F16, and the head
+    assert len(blocks) == LAYERS * 7 - 1 + 1  # one of F16, and the head
     assert type(native.model.layers[1].mlp.up_proj) is torch.nn.Linear
     assert isinstance(native.get_input_embeddings(), BlockEmbedding)
     assert native.config.to_diff_dict() == dense.config.to_diff_dict()
@@ -72,14 +72,14 @@ def test_a_tied_head_is_in_memory_once(pair: Pair) -> None:
 
 def test_generation_under_a_plan(pair: Pair) -> None:
     native, dense, _ = pair
-    for plan in ("full", "constant:depth=2"):
+    for plan in ("full", "constant:depth=4"):
         options = {"max_new_tokens": 12, "backend": "eager"}
         want, found = (ds.generate(model, IDS, plan, **options) for model in (dense, native))
         assert torch.equal(found.tokens, want.tokens)
-    with ds.attach(native, "constant:depth=2"), ds.attach(dense, "constant:depth=2"):
+    with ds.attach(native, "constant:depth=4"), ds.attach(dense, "constant:depth=2"):
         made = [m.generate(IDS, max_new_tokens=6, do_sample=False) for m in (native, dense)]
     assert torch.equal(*made)
-    ds.generate(native, IDS, "constant:depth=2", max_new_tokens=3)  # auto finds a backend that runs it
+    ds.generate(native, IDS, "constant:depth=4", max_new_tokens=3)  # auto finds a backend that runs it
 
 
 def test_what_a_step_costs(pair: Pair) -> None:

@@ -40,7 +40,7 @@ def int4_groups(weight: Any) -> tuple[Tensor, Tensor, Tensor] | None:
         int8 ``[out, in]`` of -8 to 7, float32 and int8 ``[out, groups]``; ``(quant - zero) * scale``, rounded to the
         dtype of the weight, is its ``dequantize()``. None for any other tensor.
     """
-    if not _is(weight, "IntxUnpackedToInt8Tensor") or weight.target_dtype != torch.int4:
+    if not _is(weight, "IntxUnpackedToInt8Tensor") or str(weight.target_dtype) != "torch.int4":
         return None
     if not _one_scale_for(weight, weight.block_size[-1]) or weight.zero_point.dtype != torch.int8:
         return None
