@@ -17,7 +17,7 @@ ROOT = Path(depthsched.__file__).parent
 # From left to right: idea, plan, model, run, judge, show. A part may import what stands left of it or with it.
 FLOW = [
     {"errors", "text"},
-    {"files", "stats", "classes", "values", "bridge", "encoding"},
+    {"files", "stats", "classes", "values", "bridge", "encoding", "blocks"},
     {"settings", "fingerprint"},
     {"schedule", "cost"},
     {"schedules", "order", "hookspecs", "profile"},

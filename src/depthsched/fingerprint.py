@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from .errors import ProfileError
@@ -20,16 +21,37 @@ def config_digest(model: Any) -> str:
 
 def weights_sample(model: Any) -> list[float]:
     """A few weights of every matrix of the model, spread evenly, in the order of their names."""
+    from .blocks.modules import block_matrices
+
     tied = getattr(model, "all_tied_weights_keys", {})  # offloaded ones are no longer the same parameter
-    matrices = [(n, p) for n, p in sorted(model.named_parameters()) if p.dim() == 2 and not (p.is_meta and n in tied)]
+    matrices: dict[str, Any] = {
+        n: p for n, p in model.named_parameters() if p.dim() == 2 and not (p.is_meta and n in tied)
+    }
+    in_blocks = block_matrices(model)
+    matrices |= in_blocks
     each = max(_SAMPLES // max(len(matrices), 1), 2)
     sample: list[float] = []
-    for name, weight in matrices:
-        flat = _values(model, name, weight).detach().reshape(-1)
-        stride = max(flat.numel() // each, 1)
-        # An odd offset, so that the sample is not all from one column.
-        sample += flat[stride // 3 :: stride][:each].float().tolist()
+    for name, weight in sorted(matrices.items()):
+        size = math.prod(weight.shape)
+        stride = max(size // each, 1)
+        taken = slice(stride // 3, size, stride)  # an odd offset, so that the sample is not all from one column
+        if name in in_blocks:
+            sample += _in_blocks(name, weight, list(range(size)[taken][:each]))
+        else:
+            sample += _values(model, name, weight).detach().reshape(-1)[taken][:each].float().tolist()
     return sample
+
+
+def _in_blocks(name: str, matrix: Any, positions: list[int]) -> list[float]:
+    """Some weights of a matrix in blocks, counted row by row."""
+    import torch
+
+    if matrix.quants.is_meta:
+        raise ProfileError(f"weight {name} is on the meta device, without its values; load the model's weights")
+    places = torch.tensor(positions, device=matrix.quants.device)
+    rows = matrix.rows_of(places // matrix.columns)
+    values: list[float] = rows.gather(1, (places % matrix.columns)[:, None]).flatten().tolist()
+    return values
 
 
 def _values(model: Any, name: str, weight: Any) -> Any:

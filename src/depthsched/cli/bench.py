@@ -18,6 +18,7 @@ from .output import (
     OrderOption,
     PlansOption,
     ProfileOption,
+    WeightsOption,
     besides_full,
     command_line,
     console,
@@ -48,6 +49,7 @@ def bench(
     note: Annotated[str, typer.Option("--note", help="A remark to keep with the result.")] = "",
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Compare plans and backends with transformers' generate, paired and interleaved."""
@@ -56,11 +58,11 @@ def bench(
     given = {
         "plans": plans, "backends": backends, "baseline": baseline, "tokens": tokens, "repeats": repeats,
         "batch": batch, "random": random, "model": None if random else model, "order": order, "profile": profile,
-        "dtype": dtype, "device": device,
+        "dtype": dtype, "device": device, "weights": weights,
     }  # fmt: skip
     say = notes()
     with say.status("loading the model", spinner="dots"):
-        loaded, inputs = _load(model, random, dtype, device, batch)
+        loaded, inputs = _load(model, random, dtype, device, weights, batch)
     with nullcontext() if json else say.status("measuring", spinner="dots") as status:
         result = _measure(
             loaded,
@@ -93,18 +95,19 @@ def _check(tokens: int, repeats: int, batch: int, baseline: str) -> None:
         raise SettingsError(f"--baseline {baseline!r} must be transformers or none")
 
 
-def _load(model: str, random: str | None, dtype: str, device: str, batch: int) -> tuple[Any, Any]:
+def _load(model: str, random: str | None, dtype: str, device: str, weights: str, batch: int) -> tuple[Any, Any]:
     from ..bench import bench_inputs, random_model
 
     if random is None:
-        loaded, tokenizer = load_quietly(model, dtype, device)
+        loaded, tokenizer = load_quietly(model, dtype, device, weights)
         return loaded, bench_inputs(tokenizer, batch, loaded.device)
     import torch
 
-    from ..models import pick_device, pick_dtype
+    from ..models import pick_device, pick_dtype, pick_weights
 
     quiet_libraries()
     target = pick_device(device)
+    pick_weights(weights, False, dtype, target)
     ids = torch.arange(batch * 32, device=target).view(batch, 32) % 1000 + 3
     return random_model(random, pick_dtype(dtype, target), target), {
         "input_ids": ids,

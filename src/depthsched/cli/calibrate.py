@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..environment import versions
-from .output import DeviceOption, JsonOption, ModelOption, console, notes, print_json, table
+from .output import DeviceOption, JsonOption, ModelOption, WeightsOption, console, notes, print_json, table
 from .score import load_samples
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def calibrate(
     raw: Annotated[bool, typer.Option("--raw", help="Give prompts as they are, without the chat template.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Draws the prompts that judge.")] = 0,
     device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Find the layers to drop, bridges for them and a schedule that meets a target; write a profile."""
@@ -59,7 +60,7 @@ def calibrate(
     options = Options(
         min_depth=min_depth, orders=tuple(filter(None, orders.split(","))), corrections=corrections, seed=seed
     )
-    loaded, samples = load_samples(model, prompts, limit, max_new_tokens, raw, "float32", device)
+    loaded, samples = load_samples(model, prompts, limit, max_new_tokens, raw, "float32", device, weights)
     profile = run(
         loaded,
         model,

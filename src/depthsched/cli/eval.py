@@ -18,6 +18,7 @@ from .output import (
     OrderOption,
     PlansOption,
     ProfileOption,
+    WeightsOption,
     besides_full,
     command_line,
     console,
@@ -56,6 +57,7 @@ def evaluate(
     ] = None,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Task scores under plans, paired item by item with full depth. Needs the extra eval (lm-eval)."""
@@ -65,7 +67,7 @@ def evaluate(
 
     options: dict[str, Any] = {
         "data": str(data) if data else None, "limit": limit, "max_new_tokens": max_new_tokens,
-        "dtype": dtype, "device": device, "backend": backend, "batch": batch, "chat": chat,
+        "dtype": dtype, "device": device, "weights": weights, "backend": backend, "batch": batch, "chat": chat,
     }  # fmt: skip
     names = tuple(t.strip() for t in tasks.split(",") if t.strip())
     evaluation = Evaluation(EvalOptions(model=model, tasks=names, **options), out)

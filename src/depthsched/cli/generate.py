@@ -22,6 +22,7 @@ from .output import (
     OrderOption,
     ProfileOption,
     ScheduleOption,
+    WeightsOption,
     load_quietly,
     notes,
     print_json,
@@ -56,6 +57,7 @@ def generate(
     force: Annotated[bool, typer.Option("--force", help="Drive a model family that is unknown or refused.")] = False,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Generate text under a schedule; show the depth of every token and what it saved."""
@@ -65,10 +67,11 @@ def generate(
     spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
-        loaded, tokenizer = load_quietly(model, dtype, device)
+        loaded, tokenizer = load_quietly(model, dtype, device, weights)
     inputs = model_inputs([encode(tokenizer, text, raw=raw)])
     options = {"max_new_tokens": max_new_tokens, "skipped_kv": skipped_kv, "force": force, **sampling}
     from ..adapters import adapter_for
+    from ..blocks.modules import weights_form
 
     layers = adapter_for(loaded, force=force).num_layers
     plan = spec.resolve(layers, max_new_tokens)
@@ -82,7 +85,7 @@ def generate(
         results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, arm, options))
     result = results[-1]
     say_notes(spec.label, result["notes"])
-    result |= {"model": model, "prompt": text, "versions": versions()}
+    result |= {"model": model, "weights": weights_form(loaded), "prompt": text, "versions": versions()}
     if compare:
         result["full"] = results[0]
         result["equal_prefix_share"] = equal_prefix_share(results[0]["tokens"], result["tokens"])

@@ -34,6 +34,9 @@ ProfileOption = Annotated[
     str | None, typer.Option("--profile", "-p", help="A profile that calibrate wrote, for plans that name none.")
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", help="auto, native (the blocks of a .gguf file, on the CPU) or dense.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 
 
@@ -92,9 +95,9 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def load_quietly(model: str, dtype: str, device: str) -> tuple[Any, Any]:
+def load_quietly(model: str, dtype: str, device: str, weights: str) -> tuple[Any, Any]:
     """Model and tokenizer, and nothing else on the terminal."""
     quiet_libraries()
     from ..models import load_model
 
-    return load_model(model, dtype=dtype, device=device)
+    return load_model(model, dtype=dtype, device=device, weights=weights)

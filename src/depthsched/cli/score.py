@@ -17,6 +17,7 @@ from .output import (
     ModelOption,
     OrderOption,
     ProfileOption,
+    WeightsOption,
     console,
     notes,
     print_json,
@@ -49,11 +50,13 @@ def score(
     raw: Annotated[bool, typer.Option("--raw", help="Give prompts as they are, without the chat template.")] = False,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """What a schedule costs in quality: KL, agreement and perplexity against full depth, on the same tokens."""
     specs = PlanSpec.parse_all(plans, order, profile)  # before the model, so that a typo costs no loading
-    loaded, samples = load_samples(model, prompts, limit, max_new_tokens, raw, dtype, device)
+    loaded, samples = load_samples(model, prompts, limit, max_new_tokens, raw, dtype, device, weights)
+    from ..blocks.modules import weights_form
     from ..score import score as score_plans
 
     layers = loaded.config.get_text_config(decoder=True).num_hidden_layers
@@ -70,14 +73,14 @@ def score(
         )
     if json:
         rows = [result.to_json() for result in results]
-        extra = {"model": model, "versions": versions()}
+        extra = {"model": model, "weights": weights_form(loaded), "versions": versions()}
         print_json({**(rows[0] if len(rows) == 1 else {}), "rows": rows, **extra})
     else:
         _print(results)
 
 
 def load_samples(
-    model: str, prompts: Path, limit: int | None, max_new_tokens: int, raw: bool, dtype: str, device: str
+    model: str, prompts: Path, limit: int | None, max_new_tokens: int, raw: bool, dtype: str, device: str, weights: str
 ) -> tuple[Any, list[Sample]]:
     """The model, and the prompts with their completions; says on stderr how far it is."""
     quiet_libraries()
@@ -92,6 +95,7 @@ def load_samples(
             raw=raw,
             dtype=dtype,
             device=device,
+            weights=weights,
             progress=lambda done, of: status.update(f"the model's own answers, {done} of {of}"),
         )
 

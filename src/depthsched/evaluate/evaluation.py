@@ -27,7 +27,7 @@ class EvalOptions:
 
     Attributes
     ----------
-    model, dtype, device : str
+    model, dtype, device, weights : str
         As for :func:`depthsched.load_model`.
     tasks : tuple of str
         Names of lm-eval, or patterns with ``*``.
@@ -55,6 +55,7 @@ class EvalOptions:
     max_new_tokens: int | None = None
     dtype: str = "auto"
     device: str = "auto"
+    weights: str = "auto"
     backend: str = "auto"
     batch: int = 32
     chat: bool = False
@@ -94,7 +95,7 @@ class Evaluation:
         self.options = options
         self.tasks = load_tasks(options.tasks, options.data, options.max_new_tokens)
         self.out = Path(out) if out is not None else None
-        self._load = functools.cache(lambda: _load(options.model, options.dtype, options.device))
+        self._load = functools.cache(lambda: _load(options.model, options.dtype, options.device, options.weights))
         self._full: dict[str, TaskRun] = {}
 
     def run(self, plan: str | PlanSpec, progress: Progress | None = None) -> list[TaskRun]:
@@ -189,12 +190,12 @@ def evaluate_cell(options: EvalOptions, plan: PlanSpec) -> dict[str, Any]:
     return {"plan": plan.label, "rows": [row.to_json() for row in rows], "samples": items}
 
 
-def _load(model: str, dtype: str, device: str) -> tuple[Any, Any, Any]:
+def _load(model: str, dtype: str, device: str, weights: str) -> tuple[Any, Any, Any]:
     from ..adapters import adapter_for
     from ..models import load_model
     from .prefixes import PromptStore
 
-    loaded, tokenizer = load_model(model, dtype=dtype, device=device)
+    loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights)
     return loaded, tokenizer, PromptStore(adapter_for(loaded))
 
 

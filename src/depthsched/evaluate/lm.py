@@ -51,6 +51,8 @@ class DepthLM(HFLM):  # type: ignore[misc]
         Prompts computed for another plan on the same model.
     progress : callable, optional
         Called with the number of requests finished.
+    dtype, device, weights : str
+        As for :func:`depthsched.load_model`.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class DepthLM(HFLM):  # type: ignore[misc]
         tokenizer: Any = None,
         store: PromptStore | None = None,
         progress: Callable[[int], None] | None = None,
+        weights: str = "auto",
         **kwargs: Any,
     ) -> None:
         self.spec = PlanSpec.parse(plan, order, profile)  # before the model, so that a typo costs no loading
         if isinstance(pretrained, str):
-            pretrained, tokenizer = load_model(pretrained, dtype=dtype, device=_device(device))
+            pretrained, tokenizer = load_model(pretrained, dtype=dtype, device=_device(device), weights=weights)
         rows = 1 if isinstance(self.spec.schedule, AdaptiveSchedule) else _batch_size(batch_size)
         super().__init__(pretrained=pretrained, tokenizer=tokenizer, backend="causal", batch_size=rows, **kwargs)
         self.runtime = backend

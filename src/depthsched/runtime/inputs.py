@@ -53,7 +53,8 @@ def check_ids(adapter: Adapter, ids: torch.Tensor) -> None:
     ------
     PlanError
     """
-    rows = adapter.model.get_input_embeddings().weight.shape[0]
+    embedding = adapter.model.get_input_embeddings()
+    rows = getattr(embedding, "num_embeddings", None) or embedding.weight.shape[0]
     low, high = (int(end) for end in torch.aminmax(ids)) if ids.numel() else (0, 0)
     if low < 0 or high >= rows:
         raise PlanError(

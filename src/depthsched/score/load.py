@@ -19,13 +19,14 @@ def load_samples(
     raw: bool = False,
     dtype: str = "float32",
     device: str = "auto",
+    weights: str = "auto",
     progress: Progress | None = None,
 ) -> tuple[Any, list[Sample]]:
     """The model, and the prompts of a file with their completions.
 
     Parameters
     ----------
-    model, dtype, device
+    model, dtype, device, weights
         As for :func:`depthsched.load_model`.
     prompts, limit
         As for :func:`read_prompts`, which runs first: a wrong file costs no loading.
@@ -33,5 +34,5 @@ def load_samples(
         As for :func:`own_answers`.
     """
     rows = read_prompts(prompts, limit)
-    loaded, tokenizer = load_model(model, dtype=dtype, device=device)
+    loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights)
     return loaded, own_answers(loaded, tokenizer, rows, max_new_tokens=max_new_tokens, raw=raw, progress=progress)
