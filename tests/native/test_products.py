@@ -1,4 +1,4 @@
-"""Products of the compiled library against torch: every kind of weight, any size, any number of rows, any compiler target."""
+"""Products of the compiled library against torch: every kind of weight, any size and number of rows, any target."""
 
 import ctypes
 import shutil

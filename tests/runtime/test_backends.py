@@ -12,8 +12,9 @@ from transformers.cache_utils import DynamicCache
 import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.errors import AttachError, PlanError, ScheduleError
-from depthsched.runtime.compiled import fuse, why_not
+from depthsched.runtime.compiled import fuse
 from depthsched.runtime.native import NativeBackend
+from depthsched.runtime.plain import why_not
 
 from ..tiny import LAYERS, MAIN, make_tiny, prompt, tiny
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..native.matrix import can_load, product
 from .matrix import BlockMatrix
 
 _CHUNK = 1 << 22
@@ -109,7 +110,12 @@ class BlockEmbedding(_Blocks):
 
 
 def _product(hidden: Tensor, matrix: BlockMatrix) -> Tensor:
-    """``hidden @ matrix.T`` in float32, ``[..., columns]`` to ``[..., rows]``."""
+    """``hidden @ matrix.T``, ``[..., columns]`` to ``[..., rows]``: by the compiled library where it can, in float32.
+
+    The library rounds activations to 16 bits within a block of 32; gradients need the dense product.
+    """
+    if hidden.device.type == "cpu" and not hidden.requires_grad and can_load():
+        return product(hidden, matrix)
     hidden = hidden.to(torch.float32)
     step = max(_CHUNK // matrix.columns // 8, 1) * 8
     parts = [

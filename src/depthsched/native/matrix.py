@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .library import Library, Scratch, load
+from ..blocks.torchao import int8_rows
+from .build import compiler
+from .library import Library, Scratch, at_hand, load
 from .structs import KINDS, MatrixStruct
 
 Held = list[Any]
@@ -30,9 +32,17 @@ def vector(values: Tensor | None, held: Held) -> int | None:
 
 
 def describe(weight: Any, bias: Tensor | None, held: Held) -> MatrixStruct:
-    """The structure of a weight ``[outputs, inputs]``: a dense tensor, used where it lies, or a ``BlockMatrix``."""
+    """The structure of a weight ``[outputs, inputs]``: a dense tensor, used where it lies, one of
+    torchao's in int8, or a ``BlockMatrix``."""
     held.append(weight)
     address = vector(bias, held)
+    whole = int8_rows(weight) if isinstance(weight, Tensor) else None
+    if whole is not None:
+        values, scales = (part.detach().contiguous() for part in whole)
+        held.extend((values, scales))
+        return MatrixStruct(
+            KINDS.index("int8"), *values.shape, 0, values.data_ptr(), scales.data_ptr(), None, address
+        )  # fmt: skip
     if isinstance(weight, Tensor):
         dense = weight.detach()
         if not dense.is_contiguous():
@@ -44,6 +54,11 @@ def describe(weight: Any, bias: Tensor | None, held: Held) -> MatrixStruct:
         KINDS.index(weight.kind), weight.rows, weight.columns, 0,
         weight.quants.data_ptr(), weight.scales.data_ptr(), mins, address,
     )  # fmt: skip
+
+
+def can_load() -> bool:
+    """Whether the library is there or can be compiled."""
+    return at_hand() or compiler() is not None
 
 
 def product(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
@@ -80,4 +95,4 @@ def product(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
     return out.to(x.dtype).view(*x.shape[:-1], matrix.rows)
 
 
-__all__ = ["Held", "Library", "Scratch", "describe", "kind_of", "load", "product", "vector"]
+__all__ = ["Held", "Library", "Scratch", "can_load", "describe", "kind_of", "load", "product", "vector"]

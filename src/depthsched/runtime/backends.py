@@ -9,9 +9,10 @@ from torch import Tensor
 from ..adapters import Adapter
 from ..errors import PlanError
 from ..plans import DepthPlan
-from .compiled import CompiledBackend, CudaGraphBackend, why_not
+from .compiled import CompiledBackend, CudaGraphBackend
 from .eager import EagerBackend
 from .native import NativeBackend, native_obstacle
+from .plain import why_not
 
 BACKENDS = ("auto", "eager", "compiled", "cuda-graph")
 
@@ -95,7 +96,7 @@ def _choose(
         return None, "asked for"
     if own_cache:
         return None, "the caller's own cache is to be filled, which the fast backends do not do"
-    obstacle = why_not(adapter, max_tokens)
+    obstacle = why_not(adapter, max_tokens, stored=device == "cpu")
     if obstacle is None and device == "cpu":
         obstacle = native_obstacle(adapter, compile_it=name != "auto", holes=holes)
     if obstacle is not None:

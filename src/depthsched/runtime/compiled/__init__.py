@@ -7,6 +7,6 @@ tensors, :mod:`.backend` begins a run and :mod:`.graphs` replays its steps from 
 from .backend import CompiledBackend
 from .graphs import CudaGraphBackend
 from .kernels import is_compiled
-from .weights import Layout, fuse, layout_of, why_not
+from .weights import Layout, fuse, layout_of
 
-__all__ = ["CompiledBackend", "CudaGraphBackend", "Layout", "fuse", "is_compiled", "layout_of", "why_not"]
+__all__ = ["CompiledBackend", "CudaGraphBackend", "Layout", "fuse", "is_compiled", "layout_of"]

@@ -25,7 +25,7 @@ class CompiledBackend:
     Parameters
     ----------
     adapter : Adapter
-        Of a model that :func:`~depthsched.runtime.compiled.why_not` has nothing against.
+        Of a model that :func:`~depthsched.runtime.plain.why_not` has nothing against.
     plan : DepthPlan
     write_kv : bool
         Whether skipped layers write K and V from the passed-through state.

@@ -5,32 +5,14 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...adapters import Adapter
 from .paging import clean_mapping, forget
-
-# What a layer of these classes computes was read in transformers 5.17 to 5.23. A subclass may compute anything.
-_CLASSES = frozenset(
-    f"transformers.models.{family}.modeling_{family}.{name}{part}"
-    for family, name in (("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3"))
-    for part in ("DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding", "Model", "ForCausalLM")
-)
-_PLAIN = frozenset(
-    {
-        "torch.nn.modules.container.ModuleList",
-        "torch.nn.modules.linear.Linear",
-        "torch.nn.modules.sparse.Embedding",
-        "transformers.activations.SiLUActivation",
-        "torch.nn.modules.activation.SiLU",
-    }
-)
-_STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
@@ -98,16 +80,8 @@ class FusedModel:
     rotary: Any
 
 
-def why_not(adapter: Adapter, max_tokens: int) -> str | None:
-    """What the model carries that a compiled step does not compute; None where it can run. Changes nothing.
-
-    ``max_tokens`` is the most that a run holds, prompt included.
-    """
-    return next(_obstacles(adapter, max_tokens), None)
-
-
 def layout_of(adapter: Adapter) -> Layout:
-    """The layout of a model that :func:`why_not` has nothing against. Changes nothing."""
+    """The layout of a model that :func:`~depthsched.runtime.plain.why_not` has nothing against. Changes nothing."""
     layer: Any = adapter.layers[0]
     parts = _parts(layer)
     weight = adapter.model.get_output_embeddings().weight
@@ -117,7 +91,7 @@ def layout_of(adapter: Adapter) -> Layout:
 
 
 def fuse(adapter: Adapter) -> FusedModel:
-    """The tensors of a model that :func:`why_not` has nothing against.
+    """The tensors of a model that :func:`~depthsched.runtime.plain.why_not` has nothing against.
 
     q, k and v, and gate and up, become views of one fused buffer each: the model stays what it was, its
     ``state_dict`` is equal, and no weight is held twice. The views stay, so that the next run finds them.
@@ -223,58 +197,3 @@ def _adjacent(parts: list[Any]) -> bool:
             return False
         end += part.numel()
     return True
-
-
-def _obstacles(adapter: Adapter, max_tokens: int) -> Iterator[str]:
-    model, config, layers = adapter.model, adapter.config, [*adapter.layers]
-    decoder: Any = adapter.decoder
-    output = model.get_output_embeddings()
-    yield from _other_classes(adapter)
-    if getattr(config, "hidden_act", "silu") != "silu":
-        yield f"the activation is {config.hidden_act}, not silu"
-    if getattr(decoder.rotary_emb, "rope_type", "default") not in _STATIC_ROPE:
-        yield f"RoPE of type {decoder.rotary_emb.rope_type!r} changes with the length"
-    window = getattr(config, "sliding_window", None)
-    if window is not None and max_tokens >= window and _slides(config, layers):
-        yield f"the run of {max_tokens} tokens is longer than the sliding window of {window}"
-    if model.training:
-        yield "the model is in training mode; call model.eval()"
-    if type(output) is not nn.Linear or type(decoder.embed_tokens) is not nn.Embedding:
-        yield "the embedding or the LM head is not a plain module"
-    for name, module in (("the model", model), *decoder.named_modules(), ("lm_head", output)):
-        yield from _changes(name, module)
-    yield from _unusual_parameters(model)
-    shapes = [[[p.shape for p in group] for group in _parts(layer).values()] for layer in layers]
-    if any(row != shapes[0] for row in shapes):
-        yield "the layers have different shapes"
-
-
-def _slides(config: Any, layers: list[Any]) -> bool:
-    return config.model_type == "mistral" or any(getattr(la.self_attn, "sliding_window", None) for la in layers)
-
-
-def _other_classes(adapter: Adapter) -> Iterator[str]:
-    """Modules that may compute anything: every one inside the model must be of a class that was read."""
-    for name, module in adapter.model.named_modules():
-        kind = f"{type(module).__module__}.{type(module).__qualname__}"
-        if kind not in _CLASSES | _PLAIN:
-            yield f"{name or 'the model'} is a {type(module).__name__}, no plain Llama, Mistral, Qwen2 or Qwen3 module"
-
-
-def _changes(name: str, module: Any) -> Iterator[str]:
-    """Anything that changes what calling the module computes."""
-    if "forward" in vars(module) or hasattr(module, "_hf_hook"):
-        yield f"{name} has its forward replaced, as offloading and attached runs do"
-    if module._forward_hooks or module._forward_pre_hooks:
-        yield f"{name} has forward hooks"
-
-
-def _unusual_parameters(model: Any) -> Iterator[str]:
-    places = {(p.device, p.dtype) for p in model.parameters()}
-    if not {type(p) for p in model.parameters()} <= {nn.Parameter}:
-        yield "some weights are not plain parameters (quantised or distributed)"
-    if len(places) != 1:
-        yield "the weights are spread over several devices or dtypes"
-    device, dtype = next(iter(places))
-    if device.type == "meta" or dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        yield f"weights in {dtype} on {device}"

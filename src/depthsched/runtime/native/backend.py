@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...adapters import Adapter
 from ...bridge import prepared
-from ...native.build import compiler
-from ...native.library import Library, at_hand, load
+from ...native.library import Library, load
+from ...native.matrix import can_load
 from ...plans import DepthPlan
 from ..forward import run_prompt
 from ..gate import LayerGate
@@ -31,7 +31,7 @@ def native_obstacle(adapter: Adapter, *, compile_it: bool, holes: bool) -> str |
         return "the attention mask has holes after a row's first token"
     if layer.self_attn.head_dim % 8 or layer.self_attn.head_dim > 512:
         return f"the heads are {layer.self_attn.head_dim} wide, no multiple of 8 up to 512"
-    if not compile_it and not at_hand() and compiler() is None:
+    if not compile_it and not can_load():
         return "there is no C++ compiler; install g++, and decoding is several times as fast"
     return None
 
@@ -44,7 +44,7 @@ class NativeBackend:
     Parameters
     ----------
     adapter : Adapter
-        Of a model that :func:`~depthsched.runtime.compiled.why_not` has nothing against.
+        Of a model that :func:`~depthsched.runtime.plain.why_not` has nothing against.
     plan : DepthPlan
     write_kv : bool
         Whether skipped layers write K and V from the passed-through state.

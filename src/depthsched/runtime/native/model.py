@@ -20,7 +20,7 @@ class NativeModel:
     Parameters
     ----------
     adapter : Adapter
-        Of a model that :func:`~depthsched.runtime.compiled.why_not` has nothing against.
+        Of a model that :func:`~depthsched.runtime.plain.why_not` has nothing against.
     bridges : mapping
         Depth -> layer whose input is bridged -> bridge, in the model's dtype.
 

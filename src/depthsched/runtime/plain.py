@@ -1,0 +1,114 @@
+"""What a plain Llama-like model is: one whose every part was read, so that fast backends compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..adapters import Adapter
+from ..blocks.modules import BlockEmbedding, BlockLinear
+from ..blocks.torchao import int8_rows
+
+# What a layer of these classes computes was read in transformers 5.17 to 5.23. A subclass may compute anything.
+_CLASSES = frozenset(
+    f"transformers.models.{family}.modeling_{family}.{name}{part}"
+    for family, name in (("llama", "Llama"), ("mistral", "Mistral"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3"))
+    for part in ("DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding", "Model", "ForCausalLM")
+)
+_PLAIN = frozenset(
+    {
+        "torch.nn.modules.container.ModuleList",
+        "torch.nn.modules.linear.Linear",
+        "torch.nn.modules.sparse.Embedding",
+        "transformers.activations.SiLUActivation",
+        "torch.nn.modules.activation.SiLU",
+    }
+)
+_BLOCKS = frozenset(f"depthsched.blocks.modules.{name}" for name in ("BlockLinear", "BlockEmbedding"))
+_STATIC_ROPE = ("default", "linear", "llama3", "yarn")
+
+
+def why_not(adapter: Adapter, max_tokens: int, *, stored: bool = False) -> str | None:
+    """What the model carries that a fast backend does not compute; None where it can run. Changes nothing.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    max_tokens : int
+        The most that a run holds, prompt included.
+    stored : bool
+        The backend reads weights in blocks and in int8 as they are stored.
+    """
+    return next(_obstacles(adapter, max_tokens, stored), None)
+
+
+def _obstacles(adapter: Adapter, max_tokens: int, stored: bool) -> Iterator[str]:
+    model, config, layers = adapter.model, adapter.config, [*adapter.layers]
+    decoder: Any = adapter.decoder
+    output = model.get_output_embeddings()
+    yield from _other_classes(adapter, _CLASSES | _PLAIN | (_BLOCKS if stored else frozenset()))
+    if getattr(config, "hidden_act", "silu") != "silu":
+        yield f"the activation is {config.hidden_act}, not silu"
+    if getattr(decoder.rotary_emb, "rope_type", "default") not in _STATIC_ROPE:
+        yield f"RoPE of type {decoder.rotary_emb.rope_type!r} changes with the length"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and max_tokens >= window and _slides(config, layers):
+        yield f"the run of {max_tokens} tokens is longer than the sliding window of {window}"
+    if model.training:
+        yield "the model is in training mode; call model.eval()"
+    if not isinstance(output, (nn.Linear, BlockLinear)) or not isinstance(
+        decoder.embed_tokens, (nn.Embedding, BlockEmbedding)
+    ):
+        yield "the embedding or the LM head is not a plain module"
+    for name, module in (("the model", model), *decoder.named_modules(), ("lm_head", output)):
+        yield from _changes(name, module)
+    yield from _unusual_parameters(model, stored)
+    shapes = [{name: _shape(module) for name, module in layer.named_modules()} for layer in layers]
+    if any(row != shapes[0] for row in shapes):
+        yield "the layers have different shapes"
+
+
+def _slides(config: Any, layers: list[Any]) -> bool:
+    return config.model_type == "mistral" or any(getattr(la.self_attn, "sliding_window", None) for la in layers)
+
+
+def _other_classes(adapter: Adapter, known: frozenset[str]) -> Iterator[str]:
+    """Modules that may compute anything: every one inside the model must be of a class that was read."""
+    for name, module in adapter.model.named_modules():
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        if kind not in known:
+            yield f"{name or 'the model'} is a {type(module).__name__}, no plain Llama, Mistral, Qwen2 or Qwen3 module"
+
+
+def _changes(name: str, module: Any) -> Iterator[str]:
+    """Anything that changes what calling the module computes."""
+    if "forward" in vars(module) or hasattr(module, "_hf_hook"):
+        yield f"{name} has its forward replaced, as offloading and attached runs do"
+    if module._forward_hooks or module._forward_pre_hooks:
+        yield f"{name} has forward hooks"
+
+
+def _unusual_parameters(model: Any, stored: bool) -> Iterator[str]:
+    places = {(p.device, p.dtype) for p in model.parameters()}
+    if not all(type(p) is nn.Parameter or (stored and _whole_bytes(p)) for p in model.parameters()):
+        yield "some weights are not plain parameters (quantised or distributed)"
+    if len(places) != 1:
+        yield "the weights are spread over several devices or dtypes"
+    device, dtype = next(iter(places))
+    if device.type == "meta" or dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        yield f"weights in {dtype} on {device}"
+
+
+def _whole_bytes(weight: Any) -> bool:
+    """Whether a quantised weight is int8 with a scale for each output, in whole blocks of inputs."""
+    return int8_rows(weight) is not None and weight.shape[-1] % 32 == 0
+
+
+def _shape(module: Any) -> Any:
+    """Sizes of a module of one of the known classes; of one with blocks, without making them dense."""
+    if isinstance(module, BlockLinear):
+        return module.in_features, module.out_features, module.bias is not None
+    return [(name, tuple(p.shape)) for name, p in module._parameters.items() if p is not None]
