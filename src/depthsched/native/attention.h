@@ -45,10 +45,12 @@ static inline void score(const float* q, const T* keys, const T* next, int count
     }
 }
 
-// Sums of values weighted by `p` [H, PIECE], N times sixteen numbers wide; `out` [H, width].
-template <class T, int H, int N> static inline void mix(const float* p, const T* values, int count, int width, float* out) {
+// Sums of values weighted by `p` [H, PIECE], N times sixteen numbers wide; `out` [H, width]. `next`: as for scores.
+template <class T, int H, int N>
+static inline void mix(const float* p, const T* values, const T* next, int count, int width, float* out) {
     v8f acc[H][2 * N] = {};
-    for (int s = 0; s < count; s++)
+    for (int s = 0; s < count; s++) {
+        for (int i = 0; i < 16 * N; i += int(64 / sizeof(T))) __builtin_prefetch(next + size_t(s) * width + i);
         UNROLL
         for (int n = 0; n < N; n++) {
             v8f a, b;
@@ -56,6 +58,7 @@ template <class T, int H, int N> static inline void mix(const float* p, const T*
             UNROLL
             for (int h = 0; h < H; h++) acc[h][2 * n] += a * p[h * PIECE + s], acc[h][2 * n + 1] += b * p[h * PIECE + s];
         }
+    }
     UNROLL
     for (int h = 0; h < H; h++)
         UNROLL
@@ -98,9 +101,10 @@ __attribute__((noinline)) static void attend_heads(const float* q, const T* keys
         }
         parts[h] = {most, sum(total)};
     }
+    const T* after = keys + size_t(PIECE) * width;
     int k = 0;
-    for (; k + 32 <= width; k += 32) mix<T, H, 2>(scores, values + k, count, width, out + k);
-    for (; k + 16 <= width; k += 16) mix<T, H, 1>(scores, values + k, count, width, out + k);
+    for (; k + 32 <= width; k += 32) mix<T, H, 2>(scores, values + k, after + k, count, width, out + k);
+    for (; k + 16 <= width; k += 16) mix<T, H, 1>(scores, values + k, after + k, count, width, out + k);
     for (; k < width; k += 8) mix8<T, H>(scores, values + k, count, width, out + k);
 }
 
@@ -122,12 +126,15 @@ static void attend(const float* q, const void* keys, const void* values, int hea
 static inline void merge(const Part* parts, const float* outs, int pieces, int stride, int width, float* to) {
     float most = -INFINITY, total = 0;
     for (int i = 0; i < pieces; i++) most = std::fmax(most, parts[i * stride].most);
-    for (int k = 0; k < width; k++) to[k] = 0;
-    for (int i = 0; i < pieces; i++) {
-        const float by = std::exp(parts[i * stride].most - most);
-        total += by * parts[i * stride].sum;
-        const float* from = outs + size_t(i) * stride * width;
-        for (int k = 0; k < width; k++) to[k] += by * from[k];
+    for (int i = 0; i < pieces; i++) total += std::exp(parts[i * stride].most - most) * parts[i * stride].sum;
+    for (int first = 0; first < pieces; first += 64) {
+        const int count = pieces - first < 64 ? pieces - first : 64;
+        float by[64];
+        for (int i = 0; i < count; i++) by[i] = std::exp(parts[(first + i) * stride].most - most) / total;
+        for (int k = 0; k < width; k += 8) {
+            v8f all = first ? load8(to + k) : v8f{};
+            for (int i = 0; i < count; i++) all += load8(outs + size_t(first + i) * stride * width + k) * by[i];
+            store(to + k, all);
+        }
     }
-    for (int k = 0; k < width; k++) to[k] /= total;
 }

@@ -112,7 +112,12 @@ struct Worker {
         for (; k + 8 <= width; k += 8) squares += load8(x + k) * load8(x + k);
         for (; k < width; k++) rest += x[k] * x[k];
         const float by = 1.0f / std::sqrt((sum(squares) + rest) / float(width) + m.eps);
-        for (int i = 0; i < width; i++) to[i] = r(weight[i] * r(x[i] * by));
+        for (k = 0; k + 8 <= width; k += 8) store(to + k, load8(x + k) * by);
+        for (; k < width; k++) to[k] = x[k] * by;
+        round_all(to, width, m.dtype);
+        for (k = 0; k + 8 <= width; k += 8) store(to + k, load8(to + k) * load8(weight + k));
+        for (; k < width; k++) to[k] *= weight[k];
+        round_all(to, width, m.dtype);
     }
     Acts normed(const float* weight, int kinds) const {
         return fill(p.tokens, m.hidden, kinds, [&](int t, float* to) { norm(&s.x[size_t(t) * m.hidden], weight, m.hidden, to); });
@@ -165,7 +170,7 @@ struct Worker {
                 const size_t at = size_t(t) * most * m.heads + h;
                 merge(&s.parts[at], &s.mixed[at * m.width], pieces(t), m.heads, m.width, to + h * m.width);
             }
-            for (int i = 0; i < m.heads * m.width; i++) to[i] = r(to[i]);
+            round_all(to, m.heads * m.width, m.dtype);
         });
     }
     Acts activated(int kind) const {
@@ -177,7 +182,10 @@ struct Worker {
                 store(to + k, g * (g < 0.0f ? e : splat(1.0f)) / (e + 1.0f));
             }
             for (; k < m.inner; k++) to[k] = gate[k] / (1.0f + std::exp(-gate[k]));
-            for (int i = 0; i < m.inner; i++) to[i] = r(r(to[i]) * up[i]);
+            round_all(to, m.inner, m.dtype);
+            for (k = 0; k + 8 <= m.inner; k += 8) store(to + k, load8(to + k) * load8(up + k));
+            for (; k < m.inner; k++) to[k] *= up[k];
+            round_all(to, m.inner, m.dtype);
         });
     }
     void layer(int index, int most) const {

@@ -47,15 +47,23 @@ struct Acts {
         for (int k = 0, b = int(size_t(t) * (cols / 32)); k + 32 <= cols; k += 32, b++) {
             const float* x = row(t) + k;
             int16_t* to = whole + size_t(t) * cols + k;
-            float most = 0;
-            for (int i = 0; i < 32; i++) most = std::fmax(most, std::fabs(x[i]));
-            float by = most > 0 ? 32767.0f / most : 0.0f;
-            int32_t all = 0;
-            for (int i = 0; i < 32; i++) {
-                int32_t q = int32_t(std::nearbyint(x[i] * by));
-                to[i] = int16_t(q), all += q;
+            v8f part[4], most = {};
+            UNROLL
+            for (int i = 0; i < 4; i++) {
+                part[i] = load8(x + 8 * i);
+                const v8f size = part[i] < 0.0f ? -part[i] : part[i];
+                most = size > most ? size : most;
             }
-            scale[b] = most / 32767.0f, total[b] = float(all) * scale[b];
+            const float largest = max(most), by = largest > 0 ? 32767.0f / largest : 0.0f;
+            v8i all = {};
+            UNROLL
+            for (int i = 0; i < 4; i++) {
+                const v8i q = nearest(part[i] * by);
+                const v8s small = __builtin_convertvector(q, v8s);
+                std::memcpy(to + 8 * i, &small, sizeof small);
+                all += q;
+            }
+            scale[b] = largest / 32767.0f, total[b] = sum(__builtin_convertvector(all, v8f)) * scale[b];
         }
     }
 };

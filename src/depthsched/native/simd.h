@@ -15,6 +15,7 @@ typedef float v8f __attribute__((vector_size(32)));
 typedef int32_t v8i __attribute__((vector_size(32)));
 typedef uint32_t v8u __attribute__((vector_size(32)));
 typedef uint16_t v8h __attribute__((vector_size(16)));
+typedef int16_t v8s __attribute__((vector_size(16)));
 typedef uint16_t bf16;
 typedef _Float16 f16;
 
@@ -26,6 +27,22 @@ template <class V> static inline V load(const void* from) {
 static inline void store(float* to, v8f v) { std::memcpy(to, &v, sizeof v); }
 static inline v8f splat(float x) { return v8f{x, x, x, x, x, x, x, x}; }
 static inline float sum(v8f v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
+
+static inline float max(v8f v) {
+    float most = v[0];
+    UNROLL
+    for (int i = 1; i < 8; i++) most = v[i] > most ? v[i] : most;
+    return most;
+}
+static inline v8i nearest(v8f v) {
+#if defined(__AVX2__)
+    return (v8i)_mm256_cvtps_epi32((__m256)v);
+#else
+    v8i whole;
+    for (int i = 0; i < 8; i++) whole[i] = int32_t(std::nearbyint(v[i]));
+    return whole;
+#endif
+}
 
 // The sums of four vectors at once.
 static inline void sum4(v8f a, v8f b, v8f c, v8f d, float* to) {
@@ -63,6 +80,11 @@ template <> inline f16 narrow<f16>(float x) { return f16(x); }
 // To the precision of the model's activations, where transformers would round to it.
 static inline float rounded(float x, int kind) {
     return kind == F32 ? x : kind == BF16 ? widen(to_bf16(x)) : float(f16(x));
+}
+
+static inline void round_all(float* x, int count, int kind) {
+    if (kind == F32) return;
+    for (int i = 0; i < count; i++) x[i] = rounded(x[i], kind);
 }
 
 static inline v8f load8(const float* p) { return load<v8f>(p); }

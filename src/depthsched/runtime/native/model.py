@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...adapters import Adapter
@@ -52,6 +53,7 @@ class NativeModel:
             bridges=(MatrixStruct * max(1, len(maps)))(*maps),
         )  # fmt: skip
         self.pointer = ctypes.byref(self.struct)
+        self.dense_float32 = layers[0].gate.kind == kind_of(torch.float32)
         self._held = held
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
