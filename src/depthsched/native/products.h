@@ -80,18 +80,22 @@ template <class W, int R, int T> static inline void dense(const Matrix& m, const
     const float* x = ordered<W>(a) + size_t(t) * cols;
     v8f acc[R][T] = {};
     int k = 0;
-    for (; k + 16 <= cols; k += 16)
+    for (; k + 16 <= cols; k += 16) {
+        if (t == 0)  // else the weights are near already
+            for (int r = 0; r < R; r++) __builtin_prefetch(w + size_t(R + r) * cols + k);
         UNROLL
-        for (int r = 0; r < R; r++) {
-            v8f low, high;
-            load16(w + size_t(r) * cols + k, low, high);
-            __builtin_prefetch(w + size_t(R + r) * cols + k);
+        for (int half = 0; half < 2; half++) {
+            v8f part[T];
             UNROLL
-            for (int i = 0; i < T; i++) {
-                acc[r][i] += low * load8(x + size_t(i) * cols + k);
-                acc[r][i] += high * load8(x + size_t(i) * cols + k + 8);
+            for (int i = 0; i < T; i++) part[i] = load8(x + size_t(i) * cols + k + 8 * half);
+            UNROLL
+            for (int r = 0; r < R; r++) {
+                const v8f weight = half ? second8(w + size_t(r) * cols + k) : first8(w + size_t(r) * cols + k);
+                UNROLL
+                for (int i = 0; i < T; i++) acc[r][i] += weight * part[i];
             }
         }
+    }
     UNROLL
     for (int r = 0; r < R; r++)
         UNROLL

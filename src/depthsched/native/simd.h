@@ -101,12 +101,11 @@ static inline v8f load8(const f16* p) {
 
 // Sixteen numbers as two times eight. Of bfloat16 the even places come first and then the odd ones: that takes half of
 // the instructions.
-static inline void load16(const float* p, v8f& a, v8f& b) { a = load8(p), b = load8(p + 8); }
-static inline void load16(const f16* p, v8f& a, v8f& b) { a = load8(p), b = load8(p + 8); }
-static inline void load16(const bf16* p, v8f& a, v8f& b) {
-    const v8u pairs = load<v8u>(p);
-    a = (v8f)(pairs << 16), b = (v8f)(pairs & 0xffff0000u);
-}
+template <class T> static inline v8f first8(const T* p) { return load8(p); }
+template <class T> static inline v8f second8(const T* p) { return load8(p + 8); }
+template <> inline v8f first8(const bf16* p) { return (v8f)(load<v8u>(p) << 16); }
+template <> inline v8f second8(const bf16* p) { return (v8f)(load<v8u>(p) & 0xffff0000u); }
+template <class T> static inline void load16(const T* p, v8f& a, v8f& b) { a = first8(p), b = second8(p); }
 static inline void split16(const float* from, float* to) {
     for (int i = 0; i < 8; i++) to[i] = from[2 * i], to[i + 8] = from[2 * i + 1];
 }
