@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...errors import ModelError
 from ...text import one_line
 from . import step
+from .kv import CHUNK
 from .weights import FusedModel, Layout
 
 Kernel = Callable[..., Any]
@@ -32,7 +33,7 @@ def _missing(*inputs: Tensor) -> Any:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Compiled functions, each returning a list of one tensor; ``seconds`` is what compiling them took now."""
+    """Compiled functions of :mod:`.step`; ``seconds`` is what compiling them took now."""
 
     layer: Kernel
     head: Kernel
@@ -86,7 +87,8 @@ def _problem(name: str, model: FusedModel, batch: int) -> tuple[Callable[..., Te
     like = functools.partial(torch.zeros, device=model.embedding.device)
     x = like(batch, model.embedding.shape[1], dtype=model.embedding.dtype)
     if name == "head":
-        return functools.partial(step.head, spec.eps), (x, *model.head), []
+        logits = like(batch, len(model.head[1]), dtype=x.dtype)
+        return functools.partial(step.head, spec.eps), (x, logits, *model.head), []
     if name == "bridge":
         width = x.shape[1]
         return step.bridge, (x, like(width, width, dtype=x.dtype), like(width, dtype=x.dtype)), []
@@ -116,7 +118,7 @@ class _Traced(nn.Module):
 def _compile(function: Callable[..., Tensor], examples: tuple[Tensor, ...], dynamic: list[int]) -> Kernel:
     from torch._inductor import standalone_compile  # slow to import, and needed only here
 
-    context = torch.export.Dim("context", min=2)
+    context = torch.export.Dim("chunks", min=1) * CHUNK
     shapes = tuple({0: context} if i in dynamic else None for i in range(len(examples)))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)

@@ -30,6 +30,9 @@ _PLAIN = frozenset(
         "torch.nn.modules.activation.SiLU",
     }
 )
+GPU_CHUNK = (
+    64  # one row of a few heads would keep a handful of a GPU's processors busy; every chunk is a task of its own
+)
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 
 
@@ -46,6 +49,8 @@ class LayerSpec:
         Attention scores are multiplied by this.
     names : tuple of str
         The weights of a layer, in the order in which they are passed.
+    chunk : int
+        Attention reads the context in chunks of this many tokens side by side; 0 in one piece.
     """
 
     heads: int
@@ -54,6 +59,7 @@ class LayerSpec:
     eps: float
     scale: float
     names: tuple[str, ...]
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,7 @@ def _spec(layer: Any, names: tuple[str, ...]) -> LayerSpec:
         eps=layer.input_layernorm.variance_epsilon,
         scale=attention.scaling,
         names=names,
+        chunk=GPU_CHUNK if attention.q_proj.weight.device.type == "cuda" else 0,
     )
 
 
