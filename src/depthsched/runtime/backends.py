@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Protocol, Self
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from ..errors import PlanError
 from ..plans import DepthPlan
 from .compiled import CompiledBackend, CudaGraphBackend, Layout, is_compiled, layout_of, why_not
 from .eager import EagerBackend
+from .selfcheck import checked
 
 BACKENDS = ("auto", "eager", "compiled", "cuda-graph")
 
@@ -62,7 +64,10 @@ def make_backend(
     max_tokens: int = 0,
     own_cache: bool = False,
 ) -> tuple[Backend, str]:
-    """A backend for one run, and the reason why it is this one. Nothing is fused or compiled before it is entered.
+    """A backend for one run, and the reason why it is this one.
+
+    A fast one was compared with eager before its first use: see :mod:`.selfcheck`. Else nothing is fused or compiled
+    before it is entered.
 
     Parameters
     ----------
@@ -81,7 +86,8 @@ def make_backend(
     kind, reason = _choose(name, adapter, plan.horizon, write_kv, batch, max_tokens, own_cache)
     if kind is None:
         return EagerBackend(adapter, plan, write_kv=write_kv), reason
-    return kind(adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens), reason
+    make = functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens)
+    return checked(make, adapter, plan, reason, batch=batch, write_kv=write_kv)
 
 
 def _choose(

@@ -11,7 +11,7 @@ from ...adapters import Adapter
 from ...plans import DepthPlan
 from ..forward import run_prompt
 from ..gate import LayerGate
-from .engine import Engine, engine_for
+from .engine import Engine, engine_for, release
 from .kernels import Kernels, kernels_for
 from .step import CompiledDecoder
 from .weights import FusedModel, fuse
@@ -81,6 +81,10 @@ class CompiledBackend:
         engine.begin(cache, attention_mask, position)
         bridges = engine.place_bridges(self.plan.bridges)
         return logits, self.decoder(engine, model, kernels, self.plan.keep_sets, bridges)
+
+    def release(self) -> None:
+        """Give back what the model keeps from one run to the next."""
+        release(self.adapter.model)
 
     def decoder(self, engine: Engine, *state: Any) -> CompiledDecoder:
         """The run from here on."""

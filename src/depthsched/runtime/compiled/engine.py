@@ -17,6 +17,8 @@ from .weights import FusedModel
 _ENGINES: weakref.WeakKeyDictionary[Any, Engine] = weakref.WeakKeyDictionary()
 
 
+@torch.inference_mode(False)  # a caller's inference mode would make tensors that no later run could write
+@torch.no_grad()
 def engine_for(owner: Any, model: FusedModel, batch: int, tokens: int) -> Engine:
     """The engine of a transformers model for runs of ``batch`` rows and up to ``tokens`` tokens.
 
@@ -62,6 +64,8 @@ class Engine:
         Of this step, ``[batch, head_dim]``; ``tables`` are those of all positions, ``[capacity, head_dim]``.
     logits : Tensor
         ``[batch, vocabulary]``.
+    context : int
+        Tokens that this step's attention reads; ``mask`` and ``windows`` (K and V of each layer) are that long.
     bridges : list of tuple of Tensor
         Weight (outputs first) and bias of every bridge of the current plan; another plan's values replace them in
         place.
@@ -79,20 +83,37 @@ class Engine:
         self.bridges: list[tuple[Tensor, Tensor]] = []
         self._bridged: list[weakref.ref[Bridge]] = []
         self.tables = _tables(model, self.kv.capacity)
+        self.context, self.mask = 0, self.kv.mask
+        self.windows: list[tuple[Tensor, Tensor]] = []
         self._graphs: tuple[Any, GraphStore] | None = None
 
     def make_room(self, model: FusedModel, tokens: int) -> None:
         """Buffers for a run of ``tokens``, and the rotary tables as the model has them now."""
         if room(tokens) > self.kv.capacity:
             batch = len(self.tokens)
-            del self.kv  # or both would be held at once
+            del self.kv, self.mask, self.windows  # or both would be held at once
             self.kv = StaticKV(model.layout, batch, tokens)
             self.moved(model)
         for held, now in zip(self.tables, _tables(model, self.kv.capacity), strict=True):
             held.copy_(now)
 
+    def place(self, model: FusedModel, tokens: Tensor) -> None:
+        """Put the next step's token and slot where it reads them, and its windows around the context."""
+        kv = self.kv
+        with torch.inference_mode(False), torch.no_grad():
+            if kv.reserve():
+                self.moved(model)
+        if kv.context != self.context:
+            context = self.context = kv.context
+            self.mask = kv.mask[:context]
+            self.windows = [(k[:context], v[:context]) for k, v in zip(kv.keys, kv.values, strict=True)]
+        self.tokens.copy_(tokens)
+        self.slot.fill_(kv.length)
+        kv.length += 1
+
     def moved(self, model: FusedModel) -> None:
         """The buffers lie elsewhere now: graphs hold the old addresses."""
+        self.context = 0
         self.tables = _tables(model, self.kv.capacity)
         if self._graphs is not None:
             self._graphs[1].clear()

@@ -33,11 +33,11 @@ class GraphDecoder(CompiledDecoder):
         if not self.whole_after:
             self.pieces(depth, self.graphs.run)
             return
-        uses, key = self.graphs.uses, ("step", self.context, *self.what_runs(depth))
+        uses, key = self.graphs.uses, ("step", self.engine.context, *self.what_runs(depth))
         uses[key] += 1
         if key in self.graphs.graphs or (uses[key] > self.whole_after and self._whole_steps() < MAX_WHOLE):
             engine = self.engine
-            self.graphs.run(key, lambda *_: self.pieces(depth), engine.x, engine.slot, self.mask, *engine.kv.keys)
+            self.graphs.run(key, lambda *_: self.pieces(depth), engine.x, engine.slot, engine.mask, *engine.kv.keys)
         else:
             self.pieces(depth, self.graphs.run)
 

@@ -33,31 +33,12 @@ class CompiledDecoder:
     ) -> None:  # fmt: skip
         self.engine, self.model, self.kernels = engine, model, kernels
         self.keep_sets, self.bridges = keep_sets, bridges
-        self.context = 0
 
     def step(self, tokens: Tensor, depth: int) -> Tensor:
         """Logits ``[batch, vocabulary]`` after one more token per row, ``[batch]``; valid until the next step."""
-        self.place(tokens)
+        self.engine.place(self.model, tokens)
         self.forward(depth)
         return self.engine.logits
-
-    def place(self, tokens: Tensor) -> None:
-        """Put the token and its slot where the step reads them."""
-        engine, kv = self.engine, self.engine.kv
-        moved = kv.reserve()
-        if moved:
-            engine.moved(self.model)
-        if moved or kv.context != self.context:
-            self._look_at(kv.context)
-        engine.tokens.copy_(tokens)
-        engine.slot.fill_(kv.length)
-        kv.length += 1
-
-    def _look_at(self, context: int) -> None:
-        """What each layer is called with, valid until the context outgrows its bucket."""
-        kv = self.engine.kv
-        self.context, self.mask = context, kv.mask[:context]
-        self.windows = [(keys[:context], values[:context]) for keys, values in zip(kv.keys, kv.values, strict=True)]
 
     def forward(self, depth: int) -> None:
         """One step, from the static inputs to the static logits."""
@@ -70,7 +51,7 @@ class CompiledDecoder:
 
     def pieces(self, depth: int, run: Run = lambda _, function, *inputs: function(*inputs)) -> None:
         """Run what a depth keeps, piece by piece: each a key, a function, and the tensors it reads and changes."""
-        e, kernels, last = self.engine, self.kernels, len(self.windows)
+        e, kernels, last = self.engine, self.kernels, len(self.model.layers)
         kept, bridges = set(self.keep_sets[depth]), self.bridges.get(depth, {})
         run(
             ("begin",),
@@ -86,13 +67,13 @@ class CompiledDecoder:
             self.model.embedding,
         )
         state = (e.x, e.cos, e.sin, e.slot)
-        for i, (window, weights) in enumerate(zip(self.windows, self.model.layers, strict=True)):
+        for i, (window, weights) in enumerate(zip(e.windows, self.model.layers, strict=True)):
             if i not in kept and kernels.write_only is not None:  # from the state as it comes, before its bridge
                 run(("write", i), kernels.write_only, *state, e.kv.keys[i], e.kv.values[i], *weights)
             if i in bridges:
                 run(("bridge", bridges[i]), kernels.bridge, e.x, *e.bridges[bridges[i]])
             if i in kept:
-                run(("layer", i, self.context), kernels.layer, *state, self.mask, *window, *weights)
+                run(("layer", i, e.context), kernels.layer, *state, e.mask, *window, *weights)
         if last in bridges:
             run(("bridge", bridges[last]), kernels.bridge, e.x, *e.bridges[bridges[last]])
         run(("head",), kernels.head, e.x, e.logits, *self.model.head)
