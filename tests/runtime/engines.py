@@ -12,9 +12,9 @@ from depthsched.plans import DepthPlan
 from depthsched.runtime.compiled import CudaGraphBackend, step
 from depthsched.runtime.compiled import engine as engines
 from depthsched.runtime.compiled.capture import GraphStore
-from depthsched.runtime.compiled.kernels import Kernels
+from depthsched.runtime.compiled.kernels import Kernel, Kernels
 from depthsched.runtime.compiled.kv import CHUNK
-from depthsched.runtime.compiled.weights import FusedModel
+from depthsched.runtime.compiled.weights import FusedModel, LayerSpec
 from depthsched.runtime.loop import DecodeLoop
 
 from .capture_double import CaptureDouble
@@ -22,13 +22,14 @@ from .capture_double import CaptureDouble
 
 def plain_kernels(model: FusedModel, batch: int, *, write: bool = False, bridged: bool = False) -> Kernels:
     """What is compiled for a GPU, uncompiled: attention in chunks."""
-    spec = dataclasses.replace(model.layout.spec, chunk=CHUNK)
-    return Kernels(
-        layer=functools.partial(step.layer, spec),
-        head=functools.partial(step.head, spec.eps),
-        write_only=functools.partial(step.write_only, spec) if write else None,
-        bridge=step.bridge,
-        seconds=0.0,
+    layer, write_only, head = _plain(dataclasses.replace(model.layout.spec, chunk=CHUNK))
+    return Kernels(layer=layer, head=head, write_only=write_only if write else None, bridge=step.bridge, seconds=0.0)
+
+
+@functools.cache  # the same objects at every run, as compiled kernels are
+def _plain(spec: LayerSpec) -> tuple[Kernel, Kernel, Kernel]:
+    return tuple(
+        functools.partial(f, s) for f, s in ((step.layer, spec), (step.write_only, spec), (step.head, spec.eps))
     )
 
 

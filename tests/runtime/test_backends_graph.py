@@ -1,6 +1,7 @@
 """The cuda-graph backend: on the CPU under a double of the capture, on a GPU for real."""
 
 import dataclasses
+import functools
 import gc
 import weakref
 from typing import Any
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 import depthsched as ds
+from depthsched.adapters import adapter_for
 from depthsched.bridge import Bridge
 from depthsched.errors import SettingsError
 from depthsched.runtime.compiled import engine as engines
-from depthsched.runtime.compiled import kernels, release, step
+from depthsched.runtime.compiled import fuse, kernels, release, step
 from depthsched.runtime.compiled.capture import CudaCapture
 from depthsched.runtime.compiled.graphs import WHOLE_STEP
 from depthsched.runtime.compiled.kernels import Kernels
@@ -20,7 +22,7 @@ from depthsched.runtime.compiled.kv import CHUNK, bucket, room
 
 from ..tiny import LAYERS, MAIN, make_tiny, prompt
 from .capture_double import CaptureError, opaque
-from .engines import run_eager, run_graphs, store_of
+from .engines import plain_kernels, run_eager, run_graphs, store_of
 from .helpers import RaiseAt, UpAndDown
 from .test_backends import compiles
 
@@ -193,20 +195,38 @@ def test_buffers_that_move_under_the_graphs_are_noticed() -> None:
     """The double sees what the engine must never do."""
     model, plan = make_tiny("llama"), deep_plan(10)
     run_graphs(model, prompt(1, 6), plan, 10)
-    kv = engines._ENGINES[model].kv
-    kv.keys[3] = kv.keys[3].clone()
+    engine = engines._ENGINES[model]
+    engine.kv.keys[3] = engine.kv.keys[3].clone()
+    engine.context = 0  # its windows are made anew
     with pytest.raises(CaptureError, match="moved address"):
         run_graphs(model, prompt(1, 6), plan, 10)
 
 
+def test_graphs_of_other_kernels_are_not_replayed() -> None:
+    model, plan = make_tiny("llama"), deep_plan(10)
+    run_graphs(model, prompt(1, 6), plan, 10)
+    first = store_of(model).captures["layer"]
+    other = dataclasses.replace(plain_kernels(fuse(adapter_for(model)), 1), layer=lambda x, *rest: x)
+    assert run_graphs(model, prompt(1, 6), plan, 10, kernels=lambda *a, **o: other) != run_eager(
+        model, prompt(1, 6), plan, 10
+    )
+    assert run_graphs(model, prompt(1, 6), plan, 10) == run_eager(model, prompt(1, 6), plan, 10)
+    assert store_of(model).captures["layer"] == 3 * first
+
+
 @compiles
+@pytest.mark.slow
 def test_compiled_kernels_in_the_double_give_the_tokens_of_eager() -> None:
+    @functools.cache
+    def once(kernel: Any) -> Any:
+        return opaque(kernel) if kernel else None
+
     def real(model: Any, batch: int, **options: bool) -> Kernels:
         spec = dataclasses.replace(model.layout.spec, chunk=CHUNK)
         split = dataclasses.replace(model, layout=dataclasses.replace(model.layout, spec=spec))
         made = kernels.kernels_for(split, batch, **options)
         parts = {name: getattr(made, name) for name in ("layer", "head", "write_only", "bridge")}
-        return Kernels(**{name: opaque(kernel) if kernel else None for name, kernel in parts.items()}, seconds=0.0)
+        return Kernels(**{name: once(kernel) for name, kernel in parts.items()}, seconds=0.0)
 
     model = make_tiny("llama", max_position_embeddings=1024)
     plan = _Bridged(ds.plan(UpAndDown(), num_layers=LAYERS, horizon=140), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 from torch import Tensor
@@ -83,11 +84,29 @@ def make_backend(
     PlanError
         The name is unknown, or ``cuda-graph`` was asked for on a model that is not on a CUDA device.
     """
+    make, reason = maker(
+        name, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens, own_cache=own_cache
+    )
+    if make is None:
+        return EagerBackend(adapter, plan, write_kv=write_kv), reason
+    return checked(make, adapter, plan, reason, batch=batch, write_kv=write_kv)
+
+
+def maker(
+    name: str,
+    adapter: Adapter,
+    plan: DepthPlan,
+    *,
+    write_kv: bool,
+    batch: int,
+    max_tokens: int,
+    own_cache: bool = False,
+) -> tuple[Callable[[], Backend] | None, str]:
+    """What makes the fast backend of :func:`make_backend`, not checked, or None for eager; and why."""
     kind, reason = _choose(name, adapter, plan.horizon, write_kv, batch, max_tokens, own_cache)
     if kind is None:
-        return EagerBackend(adapter, plan, write_kv=write_kv), reason
-    make = functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens)
-    return checked(make, adapter, plan, reason, batch=batch, write_kv=write_kv)
+        return None, reason
+    return functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens), reason
 
 
 def _choose(

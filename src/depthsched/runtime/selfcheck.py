@@ -216,9 +216,13 @@ def _logits(backend: Backend, adapter: Adapter, depths: list[int], batch: int) -
         mask[row, : row % (_PROMPT - 1)] = 0
     with backend:
         logits, decoder = backend.prefill(ids[:, :_PROMPT], mask, DynamicCache(config=config))
-        yield logits.float().cpu()
+        yield _kept(logits)
         for step, depth in enumerate(depths):
-            yield decoder.step(ids[:, _PROMPT + step], depth).float().cpu()
+            yield _kept(decoder.step(ids[:, _PROMPT + step], depth))
+
+
+def _kept(logits: Tensor) -> Tensor:
+    return logits.to("cpu", torch.float32, copy=True)  # a backend's may be one buffer, written at every step
 
 
 def _file(key: str) -> Path:

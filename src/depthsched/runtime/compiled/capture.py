@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -33,12 +33,21 @@ class GraphStore:
         Captures ever made, by kind: ``begin``, ``layer``, ``write``, ``bridge``, ``head``, ``step``.
     uses : Counter
         Of each whole step.
+    kernels : dict
+        The functions that were captured, by name.
     """
 
     capture: Capture
     graphs: dict[Any, Callable[..., None]] = field(default_factory=dict)
     captures: Counter[str] = field(default_factory=Counter)
     uses: Counter[Any] = field(default_factory=Counter)
+    kernels: dict[str, Function] = field(default_factory=dict)
+
+    def hold(self, kernels: Mapping[str, Function]) -> None:
+        """Keep alive the code that graphs launch; where it is other code than before, they are forgotten."""
+        if any(self.kernels.get(name, function) is not function for name, function in kernels.items()):
+            self.clear()
+        self.kernels.update(kernels)
 
     def run(self, key: tuple[Any, ...], function: Function, *inputs: torch.Tensor) -> None:
         """Replay the graph of ``key`` (its first item is its kind); the first time, run and capture the function."""

@@ -27,6 +27,7 @@ class GraphDecoder(CompiledDecoder):
 
     def __init__(self, *state: Any, graphs: GraphStore, whole_after: int) -> None:
         super().__init__(*state)
+        graphs.hold(self.kernels.functions)
         self.graphs, self.whole_after = graphs, whole_after
 
     def forward(self, depth: int) -> None:

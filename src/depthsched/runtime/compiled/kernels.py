@@ -27,10 +27,6 @@ _MEMO: dict[tuple[Any, ...], Kernel] = {}
 _KEPT = 64
 
 
-def _missing(*inputs: Tensor) -> Any:
-    raise ModelError("a bridge is to be crossed and no kernel was compiled for bridges; please report this")
-
-
 @dataclass(frozen=True)
 class Kernels:
     """Compiled functions of :mod:`.step`; ``seconds`` is what compiling them took now."""
@@ -38,8 +34,14 @@ class Kernels:
     layer: Kernel
     head: Kernel
     write_only: Kernel | None
-    bridge: Kernel
+    bridge: Kernel | None
     seconds: float
+
+    @property
+    def functions(self) -> dict[str, Kernel]:
+        """Those that there are, by name."""
+        found = {name: getattr(self, name) for name in ("layer", "head", "write_only", "bridge")}
+        return {name: kernel for name, kernel in found.items() if kernel is not None}
 
 
 def kernels_for(model: FusedModel, batch: int, *, write: bool = False, bridged: bool = False) -> Kernels:
@@ -58,7 +60,7 @@ def kernels_for(model: FusedModel, batch: int, *, write: bool = False, bridged: 
     layer = _kernel("layer", model, batch)
     head = _kernel("head", model, batch)
     write_only = _kernel("write_only", model, batch) if write else None
-    bridge = _kernel("bridge", model, batch) if bridged else _missing
+    bridge = _kernel("bridge", model, batch) if bridged else None
     return Kernels(layer, head, write_only, bridge, time.perf_counter() - began)
 
 

@@ -53,20 +53,8 @@ class CompiledDecoder:
         """Run what a depth keeps, piece by piece: each a key, a function, and the tensors it reads and changes."""
         e, kernels, last = self.engine, self.kernels, len(self.model.layers)
         kept, bridges = set(self.keep_sets[depth]), self.bridges.get(depth, {})
-        run(
-            ("begin",),
-            begin,
-            e.x,
-            e.cos,
-            e.sin,
-            e.tokens,
-            e.slot,
-            e.padding,
-            e.kv.mask,
-            *e.tables,
-            self.model.embedding,
-        )
         state = (e.x, e.cos, e.sin, e.slot)
+        run(("begin",), begin, *state, e.tokens, e.padding, e.kv.mask, *e.tables, self.model.embedding)
         for i, (window, weights) in enumerate(zip(e.windows, self.model.layers, strict=True)):
             if i not in kept and kernels.write_only is not None:  # from the state as it comes, before its bridge
                 run(("write", i), kernels.write_only, *state, e.kv.keys[i], e.kv.values[i], *weights)
@@ -80,7 +68,7 @@ class CompiledDecoder:
 
 
 def begin(
-    x: Tensor, cos: Tensor, sin: Tensor, tokens: Tensor, slot: Tensor, padding: Tensor, mask: Tensor, all_cos: Tensor,
+    x: Tensor, cos: Tensor, sin: Tensor, slot: Tensor, tokens: Tensor, padding: Tensor, mask: Tensor, all_cos: Tensor,
     all_sin: Tensor, embedding: Tensor,
 ) -> Tensor:  # fmt: skip
     """Embed the tokens, look up their positions, and open their slot of the cache."""
