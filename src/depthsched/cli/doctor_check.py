@@ -58,8 +58,8 @@ def check_rows(model: Any) -> list[dict[str, Any]]:
             continue
         try:
             make, reason = maker(name, adapter, plan, write_kv=False, batch=1, max_tokens=128)
-        except PlanError as error:
-            make, reason = None, str(error)
+        except PlanError as refusal:
+            make, reason = None, str(refusal)
         if make is None:
             rows.append(_row(name, "eager", reason=reason))
             continue
