@@ -46,6 +46,7 @@ def deep_plan(steps: int, **changes: Any) -> ds.DepthPlan:
     return ds.plan("linear:end=2,over=40", num_layers=changes.pop("layers", LAYERS), horizon=steps, **changes)
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_capture_once_per_layer_and_bucket() -> None:
     layers, steps = 22, 24
     model = make_tiny("llama", num_hidden_layers=layers)
