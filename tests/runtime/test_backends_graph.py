@@ -1,6 +1,9 @@
-"""Graph selection of the cuda-graph backend: on the CPU with a stand-in for the capture, on a GPU for real."""
+"""The cuda-graph backend: on the CPU under a double of the capture, on a GPU for real."""
 
-from collections.abc import Callable
+import dataclasses
+import functools
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -8,58 +11,263 @@ import torch
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.runtime.compiled import CudaGraphBackend
-from depthsched.runtime.compiled.graphs import GraphStore
-from depthsched.runtime.loop import DecodeLoop
+from depthsched.bridge import Bridge
+from depthsched.errors import SettingsError
+from depthsched.runtime.compiled import engine as engines
+from depthsched.runtime.compiled import fuse, kernels, release, step
+from depthsched.runtime.compiled.capture import CudaCapture
+from depthsched.runtime.compiled.graphs import WHOLE_STEP
+from depthsched.runtime.compiled.kernels import Kernels
+from depthsched.runtime.compiled.kv import CHUNK, bucket, room
 
-from ..tiny import LAYERS, make_tiny, prompt
-from .test_backends import compiles, one_thread  # noqa: F401
-
-Function = Callable[[], torch.Tensor]
-
-
-def count_into(captured: list[Function]) -> Callable[[Function], Function]:
-    def capture(function: Function) -> Function:
-        captured.append(function)
-        return function
-
-    return capture
+from ..tiny import LAYERS, MAIN, make_tiny, prompt
+from .capture_double import CaptureError, opaque
+from .engines import plain_kernels, run_eager, run_graphs, store_of
+from .helpers import RaiseAt, UpAndDown
+from .test_backends import compiles
 
 
-def test_a_graph_is_captured_once_and_the_oldest_makes_room() -> None:
-    captured: list[Function] = []
-    store = GraphStore(count_into(captured), limit=2)
-    for key in (1, 2, 1, 3, 1, 2):
-        assert store.run(key, lambda key=key: torch.tensor(key)).item() == key
-    assert len(captured) == 4  # 1, 2, 3, and 2 again: it was the one not used for longest
-    assert list(store.graphs) == [1, 2]
-    store.clear()
-    store.run(1, lambda: torch.tensor(1))
-    assert len(captured) == 5
+class _Bridged(ds.DepthPlan):
+    """A plan with made-up bridges."""
+
+    def __init__(self, plan: ds.DepthPlan, seed: int) -> None:
+        super().__init__(**{f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if f.init})
+        g = torch.Generator().manual_seed(seed)
+        rows: dict[int, dict[int, Bridge]] = {}
+        for depth, kept in plan.keep_sets.items():
+            gaps = [i for i in range(1, LAYERS + 1) if i - 1 not in kept and (i == LAYERS or i in kept)]
+            rows[depth] = {
+                i: Bridge(torch.randn(32, 32, generator=g) * 0.2, torch.randn(32, generator=g)) for i in gaps
+            }
+        self.__dict__["bridges"] = rows
+
+
+def deep_plan(steps: int, **changes: Any) -> ds.DepthPlan:
+    return ds.plan("linear:end=2,over=40", num_layers=changes.pop("layers", LAYERS), horizon=steps, **changes)
+
+
+@pytest.mark.slow
+def test_two_hundred_runs_capture_once_per_layer_and_bucket() -> None:
+    layers, steps = 22, 24
+    model = make_tiny("llama", num_hidden_layers=layers)
+    plans = [
+        ds.plan("linear:end=3,over=20", num_layers=layers, horizon=steps, order=o) for o in ("strided", "early-exit")
+    ]
+    assert len(plans[0].keep_sets) >= 20
+    expected = [run_eager(model, prompt(1, 6), plan, steps) for plan in plans]
+    for number in range(200):
+        plan = plans[number % 2]
+        whole = number % 50 < 2  # most runs only begin: what is captured is what counts
+        tokens = run_graphs(model, prompt(1, 6), plan, steps if whole else 3, max_tokens=6 + steps)
+        assert tokens[0] == expected[number % 2][0][: len(tokens[0])]
+    store = store_of(model)
+    assert store.captures["layer"] <= layers * 1  # 30 tokens are one bucket
+    assert store.captures == {"begin": 1, "head": 1, "layer": layers}
+    assert store.capture.replays > 200 * layers  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("variant", MAIN)
+def test_ragged_batches_give_the_tokens_of_eager(variant: str) -> None:
+    model = make_tiny(variant)
+    for batch in (3, 1, 3):
+        plan = deep_plan(30)
+        assert run_graphs(model, prompt(batch, 6), plan, 30) == run_eager(model, prompt(batch, 6), plan, 30)
+
+
+def test_bridges_of_any_plan_use_the_same_graphs() -> None:
+    model = make_tiny("llama")
+    plans = [_Bridged(deep_plan(30), seed) for seed in (1, 2)]
+    plans.append(_Bridged(ds.plan("constant:depth=5@strided", num_layers=LAYERS, horizon=30), 3))
+    for plan in (*plans, *plans):
+        assert run_graphs(model, prompt(2, 6), plan, 30) == run_eager(model, prompt(2, 6), plan, 30)
+    most = max(sum(map(len, plan.bridges.values())) for plan in plans)
+    assert store_of(model).captures["bridge"] <= most
+    assert store_of(model).captures["layer"] <= LAYERS
+
+
+@pytest.mark.parametrize("bridged", [False, True])
+def test_skipped_layers_write_kv(bridged: bool) -> None:
+    model = make_tiny("qwen3")
+    plan = ds.plan(UpAndDown(), num_layers=LAYERS, horizon=20)
+    plan = _Bridged(plan, 1) if bridged else plan
+    assert not plan.nested
+    got = run_graphs(model, prompt(2, 6), plan, 20, write_kv=True)
+    assert got == run_eager(model, prompt(2, 6), plan, 20, skipped_kv="write")
+    assert store_of(model).captures["write"] <= LAYERS
+
+
+def test_contexts_buckets_and_buffers_that_grow() -> None:
+    model = make_tiny("llama", max_position_embeddings=1024)
+    plan = deep_plan(150)
+    expected = run_eager(model, prompt(1, 6), plan, 150)
+    assert run_graphs(model, prompt(1, 6), plan, 150) == expected
+    store = store_of(model)
+    assert store.captures["layer"] <= LAYERS * 2  # 128 and 256
+    before = store.captures.copy()
+    assert run_graphs(model, prompt(1, 6), plan, 30)[0] == expected[0][:36]  # a shorter run in the larger buffers
+    assert store.captures == before
+    release(model)
+    assert run_graphs(model, prompt(1, 6), plan, 150, max_tokens=0) == expected  # grows on its way
+
+
+def test_a_later_longer_run_gets_larger_buffers() -> None:
+    model, plan = make_tiny("llama", max_position_embeddings=1024), deep_plan(140)
+    for steps in (20, 140, 20):
+        assert run_graphs(model, prompt(2, 6), plan, steps) == run_eager(model, prompt(2, 6), plan, steps)
+    assert engines._ENGINES[model].kv.capacity == 256
+
+
+def test_a_run_that_raises_leaves_nothing_behind() -> None:
+    model, plan = make_tiny("llama"), deep_plan(30)
+    expected = run_eager(model, prompt(2, 6), plan, 30)
+    with pytest.raises(ValueError, match="stop"):
+        run_graphs(model, prompt(2, 6), plan, 30, generate={"logits_processor": [RaiseAt(20, ValueError("stop"))]})
+    for buffer in (*engines._ENGINES[model].kv.keys, engines._ENGINES[model].x):
+        buffer.fill_(float("nan"))  # the worst that a run can leave
+    assert run_graphs(model, prompt(2, 6), plan, 30) == expected
+
+
+def test_weights_replaced_between_two_runs() -> None:
+    model, plan = make_tiny("llama"), deep_plan(20)
+    run_graphs(model, prompt(1, 6), plan, 20)
+    first = engines._ENGINES[model]
+    with torch.no_grad():  # in place: the graphs read the new values
+        model.model.layers[0].mlp.down_proj.weight.mul_(-2)
+    assert run_graphs(model, prompt(1, 6), plan, 20) == run_eager(model, prompt(1, 6), plan, 20)
+    assert engines._ENGINES[model] is first
+    old = model.model.layers[1].mlp.down_proj.weight
+    model.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(old.detach() * -3, requires_grad=False)
+    assert run_graphs(model, prompt(1, 6), plan, 20) == run_eager(model, prompt(1, 6), plan, 20)
+    assert engines._ENGINES[model] is not first
+    model.double().float()
+    assert run_graphs(model, prompt(1, 6), plan, 20) == run_eager(model, prompt(1, 6), plan, 20)
+
+
+def test_a_rotary_embedding_that_changed_between_two_runs() -> None:
+    model, plan = make_tiny("llama"), deep_plan(20)
+    run_graphs(model, prompt(1, 6), plan, 20)
+    model.model.rotary_emb.inv_freq.mul_(0.5)
+    assert run_graphs(model, prompt(1, 6), plan, 20) == run_eager(model, prompt(1, 6), plan, 20)
+
+
+def test_an_engine_goes_with_its_model() -> None:
+    model = make_tiny("llama")
+    run_graphs(model, prompt(1, 6), deep_plan(5), 5)
+    engine = weakref.ref(engines._ENGINES[model])
+    weight = weakref.ref(model.lm_head.weight)
+    del model
+    gc.collect()
+    assert engine() is None
+    assert weight() is None
+
+
+def test_whole_steps_are_captured_when_asked_for_and_used_often() -> None:
+    model, plan = make_tiny("llama"), ds.plan("step:at=10+20,drop=2+5", num_layers=LAYERS, horizon=30)
+    expected = run_eager(model, prompt(2, 6), plan, 30)
+    for _ in range(2):
+        assert run_graphs(model, prompt(2, 6), plan, 30, whole_after=4) == expected
+    assert store_of(model).captures["step"] == 3
+    many = ds.plan("linear:end=2,over=7", num_layers=LAYERS, horizon=30)
+    assert run_graphs(model, prompt(2, 6), many, 30, whole_after=0) == run_eager(model, prompt(2, 6), many, 30)
+    assert store_of(model).captures["step"] == 3
+
+
+def test_whole_steps_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from depthsched.runtime.compiled import graphs
+
+    monkeypatch.setattr(graphs, "MAX_WHOLE", 2)
+    model, plan = make_tiny("llama"), ds.plan("step:at=10+20,drop=2+5", num_layers=LAYERS, horizon=30)
+    assert run_graphs(model, prompt(1, 6), plan, 30, whole_after=4) == run_eager(model, prompt(1, 6), plan, 30)
+    assert store_of(model).captures["step"] == 2
+
+
+def test_the_environment_asks_for_whole_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plan = make_tiny("llama"), deep_plan(12)
+    monkeypatch.setenv(WHOLE_STEP, "often")
+    with pytest.raises(SettingsError, match=r"DEPTHSCHED_WHOLE_STEP='often' must be a whole number"):
+        run_graphs(model, prompt(1, 6), plan, 4)
+    monkeypatch.setenv(WHOLE_STEP, "1")
+    full = ds.plan("full", num_layers=LAYERS, horizon=12)
+    assert run_graphs(model, prompt(1, 6), full, 12) == run_eager(model, prompt(1, 6), full, 12)
+    assert store_of(model).captures["step"] == 1
+
+
+def test_buffers_that_move_under_the_graphs_are_noticed() -> None:
+    """The double sees what the engine must never do."""
+    model, plan = make_tiny("llama"), deep_plan(10)
+    run_graphs(model, prompt(1, 6), plan, 10)
+    engine = engines._ENGINES[model]
+    engine.kv.keys[3] = engine.kv.keys[3].clone()
+    engine.context = 0  # its windows are made anew
+    with pytest.raises(CaptureError, match="moved address"):
+        run_graphs(model, prompt(1, 6), plan, 10)
+
+
+def test_graphs_of_other_kernels_are_not_replayed() -> None:
+    model, plan = make_tiny("llama"), deep_plan(10)
+    run_graphs(model, prompt(1, 6), plan, 10)
+    first = store_of(model).captures["layer"]
+    other = dataclasses.replace(plain_kernels(fuse(adapter_for(model)), 1), layer=lambda x, *rest: x)
+    assert run_graphs(model, prompt(1, 6), plan, 10, kernels=lambda *a, **o: other) != run_eager(
+        model, prompt(1, 6), plan, 10
+    )
+    assert run_graphs(model, prompt(1, 6), plan, 10) == run_eager(model, prompt(1, 6), plan, 10)
+    assert store_of(model).captures["layer"] == 3 * first
 
 
 @compiles
-def test_one_graph_per_keep_set_and_bucket_gives_the_tokens_of_eager() -> None:
-    model, inputs = make_tiny("llama"), prompt(1, 6)
-    plan = ds.plan("step:at=8+16,drop=2+5", num_layers=LAYERS, horizon=90)
-    captured: list[Function] = []
-    backend = CudaGraphBackend(adapter_for(model), plan, max_tokens=96, capture=count_into(captured))
-    with backend:
-        loop = DecodeLoop(backend, plan)
-        out = type(model).generate(model, **inputs, max_new_tokens=90, do_sample=False, custom_generate=loop)
-    eager = ds.generate(model, inputs, plan, max_new_tokens=90, do_sample=False, backend="eager")
-    assert out.tolist() == eager.sequences.tolist()
-    assert len(captured) == 4  # three depths, the last of them in two buckets of the context
-    assert not backend.graphs.graphs
+@pytest.mark.slow
+def test_compiled_kernels_in_the_double_give_the_tokens_of_eager() -> None:
+    @functools.cache
+    def once(kernel: Any) -> Any:
+        return opaque(kernel) if kernel else None
+
+    def real(model: Any, batch: int, **options: bool) -> Kernels:
+        spec = dataclasses.replace(model.layout.spec, chunk=CHUNK)
+        split = dataclasses.replace(model, layout=dataclasses.replace(model.layout, spec=spec))
+        made = kernels.kernels_for(split, batch, **options)
+        parts = {name: getattr(made, name) for name in ("layer", "head", "write_only", "bridge")}
+        return Kernels(**{name: once(kernel) for name, kernel in parts.items()}, seconds=0.0)
+
+    model = make_tiny("llama", max_position_embeddings=1024)
+    plan = _Bridged(ds.plan(UpAndDown(), num_layers=LAYERS, horizon=140), 1)
+    for _ in range(2):
+        got = run_graphs(model, prompt(2, 6), plan, 140, kernels=real, write_kv=True)
+        assert got == run_eager(model, prompt(2, 6), plan, 140, skipped_kv="write")
+    assert store_of(model).captures["layer"] <= LAYERS * 2
+
+
+@pytest.mark.quick
+def test_sizes_are_buckets_that_double() -> None:
+    assert [bucket(n) for n in (1, 128, 129, 256, 257, 5000)] == [128, 128, 256, 256, 512, 8192]
+    assert [room(n) for n in (1, 129, 2048, 2049, 4096, 5000)] == [128, 256, 2048, 4096, 4096, 6144]
+    assert all(room(n) % CHUNK == 0 and n <= room(n) <= max(128, 2 * n, n + 2048) for n in range(1, 20_000, 37))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("batch", [1, 3])
-def test_captured_graphs_give_the_tokens_of_eager(batch: int) -> None:
+@pytest.mark.parametrize("whole", [0, 3])
+def test_captured_graphs_give_the_tokens_of_eager(batch: int, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WHOLE_STEP, str(whole))
     model: Any = make_tiny("llama").cuda()
-    for plan in ("full", "d3:alpha=0.98", "linear:end=3,over=30"):
-        eager = ds.generate(model, prompt(batch, 6), plan, max_new_tokens=80, do_sample=False, backend="eager")
-        fast = ds.generate(model, prompt(batch, 6), plan, max_new_tokens=80, do_sample=False, backend="cuda-graph")
-        assert fast.trace.backend == "cuda-graph"
-        assert fast.tokens.tolist() == eager.tokens.tolist()
+    for plan in ("full", "d3:alpha=0.98", "linear:end=3,over=30", UpAndDown()) * 2:
+        eager = ds.generate(model, prompt(batch, 6), plan, max_new_tokens=150, do_sample=False, backend="eager")
+        for backend in ("compiled", "cuda-graph"):
+            fast = ds.generate(model, prompt(batch, 6), plan, max_new_tokens=150, do_sample=False, backend=backend)
+            assert fast.trace.backend == backend, fast.trace.reason
+            assert fast.tokens.tolist() == eager.tokens.tolist()
+    store = engines._ENGINES[model].graphs(CudaCapture)
+    assert store.captures["layer"] <= 2 * LAYERS
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("context", [128, 4096])
+def test_attention_in_chunks_on_a_gpu(context: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    query, keys, values = (torch.randn(s, generator=g) for s in ((2, 8, 64), (context, 2, 2, 64), (context, 2, 2, 64)))
+    mask = torch.zeros(context, 2)
+    whole = step.attend(query, keys, values, mask, 0.1)
+    chunked = step.attend(*(t.cuda() for t in (query, keys, values, mask)), 0.1, CHUNK).cpu()
+    assert torch.allclose(whole, chunked, atol=1e-4)

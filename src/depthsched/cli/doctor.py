@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,8 @@ from .. import models, plugins
 from ..environment import BROWSERS, COMPILERS, installed, machine, program, versions
 from ..errors import ModelError, SettingsError
 from ..files import cache_folder
-from .output import JsonOption, console, print_json, table
+from .doctor_check import check_backends
+from .output import DeviceOption, DtypeOption, JsonOption, WeightsOption, console, print_json, table
 
 
 class Finding(NamedTuple):
@@ -28,8 +29,19 @@ def add_to(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(json: JsonOption = False) -> None:
+def doctor(
+    check: Annotated[
+        str | None, typer.Option("--check", help="Compare every fast backend with eager on this model, and time both.")
+    ] = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
+    json: JsonOption = False,
+) -> None:
     """What is installed, what is missing, and what to do about it."""
+    if check is not None:
+        check_backends(check, dtype, device, weights, as_json=json)
+        return
     findings = [*_packages(), *_plugins(), _embedded(), _cache(), _gpu(), *_programs(), *_extras()]
     if json:
         print_json({"rows": [f._asdict() for f in findings], "versions": versions()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 from torch import Tensor
@@ -13,6 +15,7 @@ from .compiled import CompiledBackend, CudaGraphBackend
 from .eager import EagerBackend
 from .native import NativeBackend, native_obstacle
 from .plain import why_not
+from .selfcheck import checked
 
 BACKENDS = ("auto", "eager", "compiled", "cuda-graph")
 
@@ -59,7 +62,10 @@ def make_backend(
     own_cache: bool = False,
     holes: bool = False,
 ) -> tuple[Backend, str]:
-    """A backend for one run, and the reason why it is this one. Nothing is fused or compiled before it is entered.
+    """A backend for one run, and the reason why it is this one.
+
+    A fast one was compared with eager before its first use: see :mod:`.selfcheck`. Else nothing is fused or compiled
+    before it is entered.
 
     Parameters
     ----------
@@ -77,10 +83,30 @@ def make_backend(
     PlanError
         The name is unknown, or ``cuda-graph`` was asked for on a model that is not on a CUDA device.
     """
+    make, reason = maker(
+        name, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens, own_cache=own_cache, holes=holes
+    )
+    if make is None:
+        return EagerBackend(adapter, plan, write_kv=write_kv), reason
+    return checked(make, adapter, plan, reason, batch=batch, write_kv=write_kv)
+
+
+def maker(
+    name: str,
+    adapter: Adapter,
+    plan: DepthPlan,
+    *,
+    write_kv: bool,
+    batch: int,
+    max_tokens: int,
+    own_cache: bool = False,
+    holes: bool = False,
+) -> tuple[Callable[[], Backend] | None, str]:
+    """What makes the fast backend of :func:`make_backend`, not checked, or None for eager; and why."""
     kind, reason = _choose(name, adapter, max_tokens, own_cache, holes)
     if kind is None:
-        return EagerBackend(adapter, plan, write_kv=write_kv), reason
-    return kind(adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens), reason
+        return None, reason
+    return functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens), reason
 
 
 def _choose(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from ...adapters import Adapter
-from ...bridge import prepared
 from ...plans import DepthPlan
 from ..forward import run_prompt
 from ..gate import LayerGate
+from .engine import Engine, engine_for, release
 from .kernels import Kernels, kernels_for
-from .kv import StaticKV
 from .step import CompiledDecoder
 from .weights import FusedModel, fuse
 
 
 class CompiledBackend:
-    """Runs decode steps on fused weights, with one layer compiled for all.
+    """Runs decode steps on fused weights, with one layer compiled for all, in the static buffers of an engine.
 
     Nothing is fused or compiled before the backend is entered.
 
@@ -32,7 +32,9 @@ class CompiledBackend:
     batch : int
         Rows of the run.
     max_tokens : int
-        Most tokens the run can hold, prompt included.
+        Most tokens the run is expected to hold, prompt included; the buffers grow should it hold more.
+    kernels : callable
+        What makes the kernels, as :func:`~depthsched.runtime.compiled.kernels.kernels_for` does.
 
     Raises
     ------
@@ -42,27 +44,26 @@ class CompiledBackend:
 
     name: ClassVar[str] = "compiled"
     compile_seconds = 0.0
-    capacity = 0  # tokens to make room for at once; the buffers grow from there
 
     def __init__(
-        self, adapter: Adapter, plan: DepthPlan, *, write_kv: bool = False, batch: int = 1, max_tokens: int = 0
-    ) -> None:
+        self, adapter: Adapter, plan: DepthPlan, *, write_kv: bool = False, batch: int = 1, max_tokens: int = 0,
+        kernels: Callable[..., Kernels] = kernels_for,
+    ) -> None:  # fmt: skip
         self.adapter, self.plan, self.write_kv = adapter, plan, write_kv
-        self.batch, self.max_tokens = batch, max_tokens
+        self.batch, self.max_tokens, self.make_kernels = batch, max_tokens, kernels
         self.gate = LayerGate(adapter)  # nobody else may run a plan on the model meanwhile
 
     def __enter__(self) -> Self:
         self.gate.__enter__()
         try:
             model = fuse(self.adapter)
-            bridges = prepared(self.plan.bridges, self.adapter)
-            kernels = kernels_for(model, self.batch, write=self.write_kv, bridged=bool(bridges))
+            bridged = any(self.plan.bridges.values())
+            kernels = self.make_kernels(model, self.batch, write=self.write_kv, bridged=bridged)
         except BaseException:
             self.gate.__exit__()
             raise
-        crossings = {d: {at: (b.weight.T.contiguous(), b.bias) for at, b in row.items()} for d, row in bridges.items()}
-        self.compile_seconds = kernels.seconds
-        self._ready: tuple[FusedModel, Kernels, Any] | None = (model, kernels, crossings)
+        self.compile_seconds += kernels.seconds
+        self._ready: tuple[FusedModel, Kernels] | None = (model, kernels)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -73,13 +74,18 @@ class CompiledBackend:
         self, input_ids: Tensor, attention_mask: Tensor, cache: Any, chunk: int | None = None
     ) -> tuple[Tensor, CompiledDecoder]:
         assert self._ready is not None, "the backend is entered before the prefill"
-        model, kernels, bridges = self._ready
+        model, kernels = self._ready
         logits, position = run_prompt(self.gate, input_ids, attention_mask, cache, chunk)
-        kv = StaticKV(cache, attention_mask, self.capacity)
-        # Where a row is is the slot less its padding: the one number that changes with every step.
-        padding = kv.length - 1 - position[:, 0]
-        return logits, self.decoder(model, kernels, kv, padding, self.plan.keep_sets, bridges)
+        room = max(self.max_tokens, attention_mask.shape[1] + 1)
+        engine = engine_for(self.adapter.model, model, len(attention_mask), room)
+        engine.begin(cache, attention_mask, position)
+        bridges = engine.place_bridges(self.plan.bridges)
+        return logits, self.decoder(engine, model, kernels, self.plan.keep_sets, bridges)
 
-    def decoder(self, *state: Any) -> CompiledDecoder:
+    def release(self) -> None:
+        """Give back what the model keeps from one run to the next."""
+        release(self.adapter.model)
+
+    def decoder(self, engine: Engine, *state: Any) -> CompiledDecoder:
         """The run from here on."""
-        return CompiledDecoder(*state)
+        return CompiledDecoder(engine, *state)

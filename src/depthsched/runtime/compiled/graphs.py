@@ -1,120 +1,80 @@
-"""The cuda-graph backend: one captured graph per keep set, so that a step is one launch."""
+"""The cuda-graph backend: a captured graph for each layer and bucket of the context, replayed for those that run."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ...adapters import Adapter
+from ...errors import SettingsError
 from ...plans import DepthPlan
 from .backend import CompiledBackend
+from .capture import Capture, CudaCapture, GraphStore
 from .step import CompiledDecoder
 
-Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
+WHOLE_STEP = "DEPTHSCHED_WHOLE_STEP"
+"""Environment variable: uses of one keep set after which its whole step becomes one graph; 0, the default, never."""
 
-MAX_GRAPHS = 64
-"""Graphs kept at once; the one not used for longest makes room."""
-
-
-@dataclass
-class GraphStore:
-    """Captured graphs by what they do, captured when first asked for.
-
-    Parameters
-    ----------
-    capture : callable
-        From the function to capture to a callable that replays it and returns its static output.
-    limit : int
-    """
-
-    capture: Capture
-    limit: int = MAX_GRAPHS
-    graphs: OrderedDict[Any, Callable[[], Tensor]] = field(default_factory=OrderedDict)
-
-    def run(self, key: Any, function: Callable[[], Tensor]) -> Tensor:
-        """Replay the graph of ``key``; the first time, capture ``function`` for it."""
-        if key in self.graphs:
-            self.graphs.move_to_end(key)
-        else:
-            while len(self.graphs) >= self.limit:
-                self.graphs.popitem(last=False)
-            self.graphs[key] = self.capture(function)
-        return self.graphs[key]()
-
-    def clear(self) -> None:
-        """Forget all graphs: the buffers that they read have moved."""
-        self.graphs.clear()
-
-
-class CudaCapture:
-    """Captures functions as CUDA graphs that share one memory pool.
-
-    Graphs are replayed one at a time and nothing that one leaves in the pool is read by another, so they may
-    use the same memory.
-    """
-
-    def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        # A first run outside the capture: kernels load and libraries allocate their workspaces. It writes the
-        # same K and V to the same slot as the replay that follows.
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            function()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            output = function()
-
-        def replay() -> Tensor:
-            graph.replay()
-            return output
-
-        return replay
+MAX_WHOLE = 16
+"""Graphs of whole steps of one model, at most."""
 
 
 class GraphDecoder(CompiledDecoder):
-    """Replays every step from a graph; the depth changes by picking a graph.
+    """Replays the pieces of a step from graphs; the depth changes by picking pieces."""
 
-    A graph holds the addresses it was captured with. Should a run outgrow its buffers, they grow and the graphs are
-    captured anew.
-    """
-
-    def __init__(self, *state: Any, graphs: GraphStore) -> None:
+    def __init__(self, *state: Any, graphs: GraphStore, whole_after: int) -> None:
         super().__init__(*state)
-        self.graphs = graphs
+        graphs.hold(self.kernels.functions)
+        self.graphs, self.whole_after = graphs, whole_after
 
-    def step(self, tokens: Tensor, depth: int) -> Tensor:
-        capacity = self.kv.capacity
-        self.place(tokens)
-        if self.kv.capacity != capacity:
-            self.graphs.clear()
-        return self.graphs.run((depth, self.context), lambda: self.forward(depth))
+    def forward(self, depth: int) -> None:
+        if not self.whole_after:
+            self.pieces(depth, self.graphs.run)
+            return
+        uses, key = self.graphs.uses, ("step", self.engine.context, *self.what_runs(depth))
+        uses[key] += 1
+        if key in self.graphs.graphs or (uses[key] > self.whole_after and self._whole_steps() < MAX_WHOLE):
+            engine = self.engine
+            self.graphs.run(key, lambda *_: self.pieces(depth), engine.x, engine.slot, engine.mask, *engine.kv.keys)
+        else:
+            self.pieces(depth, self.graphs.run)
+
+    def _whole_steps(self) -> int:
+        return sum(key[0] == "step" for key in self.graphs.graphs)
 
 
 class CudaGraphBackend(CompiledBackend):
-    """The compiled backend with every step replayed from a graph. The buffers are sized to the run at once.
+    """The compiled backend with every piece of a step replayed from a graph.
 
-    ``capture`` goes from the function to capture to a callable that replays it; left out, CUDA's.
+    ``capture`` makes, from a device, what captures functions; left out, CUDA's. ``whole_after`` is what
+    :data:`WHOLE_STEP` says if it is left out.
+
+    Raises
+    ------
+    SettingsError
+        :data:`WHOLE_STEP` is not a number.
     """
 
     name: ClassVar[str] = "cuda-graph"
 
-    def __init__(self, adapter: Adapter, plan: DepthPlan, *, capture: Capture | None = None, **options: Any) -> None:
+    def __init__(
+        self, adapter: Adapter, plan: DepthPlan, *, capture: Callable[[torch.device], Capture] = CudaCapture,
+        whole_after: int | None = None, **options: Any,
+    ) -> None:  # fmt: skip
         super().__init__(adapter, plan, **options)
-        self.capacity = self.max_tokens
-        self.graphs = GraphStore(capture or CudaCapture())
-
-    def __exit__(self, *exc: object) -> None:
-        self.graphs.clear()
-        super().__exit__(*exc)
+        self.capture = capture
+        self.whole_after = _asked_for() if whole_after is None else whole_after
 
     def decoder(self, *state: Any) -> CompiledDecoder:
-        return GraphDecoder(*state, graphs=self.graphs)
+        graphs = state[0].graphs(self.capture)
+        return GraphDecoder(*state, graphs=graphs, whole_after=self.whole_after)
+
+
+def _asked_for() -> int:
+    text = os.environ.get(WHOLE_STEP, "0")
+    if not text.isdecimal():
+        raise SettingsError(f"{WHOLE_STEP}={text!r} must be a whole number of uses, 0 for never")
+    return int(text)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...errors import ModelError
 from ...text import one_line
 from . import step
+from .kv import CHUNK
 from .weights import FusedModel, Layout
 
 Kernel = Callable[..., Any]
@@ -26,19 +27,21 @@ _MEMO: dict[tuple[Any, ...], Kernel] = {}
 _KEPT = 64
 
 
-def _missing(*inputs: Tensor) -> Any:
-    raise ModelError("a bridge is to be crossed and no kernel was compiled for bridges; please report this")
-
-
 @dataclass(frozen=True)
 class Kernels:
-    """Compiled functions, each returning a list of one tensor; ``seconds`` is what compiling them took now."""
+    """Compiled functions of :mod:`.step`; ``seconds`` is what compiling them took now."""
 
     layer: Kernel
     head: Kernel
     write_only: Kernel | None
-    bridge: Kernel
+    bridge: Kernel | None
     seconds: float
+
+    @property
+    def functions(self) -> dict[str, Kernel]:
+        """Those that there are, by name."""
+        found = {name: getattr(self, name) for name in ("layer", "head", "write_only", "bridge")}
+        return {name: kernel for name, kernel in found.items() if kernel is not None}
 
 
 def kernels_for(model: FusedModel, batch: int, *, write: bool = False, bridged: bool = False) -> Kernels:
@@ -57,7 +60,7 @@ def kernels_for(model: FusedModel, batch: int, *, write: bool = False, bridged: 
     layer = _kernel("layer", model, batch)
     head = _kernel("head", model, batch)
     write_only = _kernel("write_only", model, batch) if write else None
-    bridge = _kernel("bridge", model, batch) if bridged else _missing
+    bridge = _kernel("bridge", model, batch) if bridged else None
     return Kernels(layer, head, write_only, bridge, time.perf_counter() - began)
 
 
@@ -86,7 +89,8 @@ def _problem(name: str, model: FusedModel, batch: int) -> tuple[Callable[..., Te
     like = functools.partial(torch.zeros, device=model.embedding.device)
     x = like(batch, model.embedding.shape[1], dtype=model.embedding.dtype)
     if name == "head":
-        return functools.partial(step.head, spec.eps), (x, *model.head), []
+        logits = like(batch, len(model.head[1]), dtype=x.dtype)
+        return functools.partial(step.head, spec.eps), (x, logits, *model.head), []
     if name == "bridge":
         width = x.shape[1]
         return step.bridge, (x, like(width, width, dtype=x.dtype), like(width, dtype=x.dtype)), []
@@ -116,7 +120,7 @@ class _Traced(nn.Module):
 def _compile(function: Callable[..., Tensor], examples: tuple[Tensor, ...], dynamic: list[int]) -> Kernel:
     from torch._inductor import standalone_compile  # slow to import, and needed only here
 
-    context = torch.export.Dim("context", min=2)
+    context = torch.export.Dim("chunks", min=1) * CHUNK
     shapes = tuple({0: context} if i in dynamic else None for i in range(len(examples)))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,76 +13,77 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from .engine import Engine
     from .kernels import Kernels
-    from .kv import StaticKV
     from .weights import FusedModel, LayerSpec
 
 
+Run = Callable[..., Any]
+
+
 class CompiledDecoder:
-    """A run after its prefill; ``padding`` are the padded slots in front of each row, ``[batch]``."""
+    """A run after its prefill, in the static tensors of an engine.
+
+    ``keep_sets`` are the layers of each depth, ``bridges`` the number of each bridge by depth and layer.
+    """
 
     def __init__(
-        self, model: FusedModel, kernels: Kernels, kv: StaticKV, padding: Tensor, keep_sets: Mapping[int, Any],
-        bridges: Mapping[int, Mapping[int, tuple[Tensor, Tensor]]],
+        self, engine: Engine, model: FusedModel, kernels: Kernels, keep_sets: Mapping[int, tuple[int, ...]],
+        bridges: Mapping[int, Mapping[int, int]],
     ) -> None:  # fmt: skip
-        self.model, self.kernels, self.kv, self.padding = model, kernels, kv, padding
+        self.engine, self.model, self.kernels = engine, model, kernels
         self.keep_sets, self.bridges = keep_sets, bridges
-        self.tokens = torch.zeros_like(padding)
-        self.slot = torch.zeros(1, dtype=torch.int64, device=padding.device)
-        self.context = 0
-        self._look_at(kv.context)
 
     def step(self, tokens: Tensor, depth: int) -> Tensor:
-        """Logits ``[batch, vocabulary]`` after one more token per row, ``[batch]``."""
-        self.place(tokens)
-        return self.forward(depth)
+        """Logits ``[batch, vocabulary]`` after one more token per row, ``[batch]``; valid until the next step."""
+        self.engine.place(self.model, tokens)
+        self.forward(depth)
+        return self.engine.logits
 
-    def place(self, tokens: Tensor) -> None:
-        """Put the token and its slot where the step reads them."""
-        if self.kv.context != self.context:
-            self._look_at(self.kv.context)
-        self.tokens.copy_(tokens)
-        self.slot.fill_(self.kv.length)
-        self.kv.length += 1
+    def forward(self, depth: int) -> None:
+        """One step, from the static inputs to the static logits."""
+        self.pieces(depth)
 
-    def _look_at(self, context: int) -> None:
-        """What each layer is called with, valid until the context outgrows its bucket."""
-        moved = self.kv.reserve()
-        if moved or not self.context:
-            places = torch.arange(self.kv.capacity, device=self.slot.device)[None]
-            self.cos, self.sin = (part[0] for part in self.model.rotary(self.model.embedding, places))
-        self.context, self.mask = context, self.kv.mask[:context]
-        self.windows = [
-            (keys[:context], values[:context], *weights)
-            for keys, values, weights in zip(self.kv.keys, self.kv.values, self.model.layers, strict=True)
-        ]
+    def what_runs(self, depth: int) -> tuple[Any, ...]:
+        """What tells one step's pieces from another's."""
+        bridges = tuple(sorted(self.bridges.get(depth, {}).items()))
+        return self.keep_sets[depth], bridges, self.kernels.write_only is not None
 
-    def forward(self, depth: int) -> Tensor:
-        """One step, from the static inputs to logits; tensors only, so that it can be captured."""
-        slot, kernels = self.slot, self.kernels
-        position = slot - self.padding
-        cos, sin = self.cos[position], self.sin[position]
-        self.mask.index_fill_(0, slot, 0.0)
-        x = F.embedding(self.tokens, self.model.embedding)
+    def pieces(self, depth: int, run: Run = lambda _, function, *inputs: function(*inputs)) -> None:
+        """Run what a depth keeps, piece by piece: each a key, a function, and the tensors it reads and changes."""
+        e, kernels, last = self.engine, self.kernels, len(self.model.layers)
         kept, bridges = set(self.keep_sets[depth]), self.bridges.get(depth, {})
-        for i, window in enumerate(self.windows):
-            if i not in kept and kernels.write_only is not None:
-                kernels.write_only(x, cos, sin, slot, *window)  # from the state as it comes, before its bridge
+        state = (e.x, e.cos, e.sin, e.slot)
+        run(("begin",), begin, *state, e.tokens, e.padding, e.kv.mask, *e.tables, self.model.embedding)
+        for i, (window, weights) in enumerate(zip(e.windows, self.model.layers, strict=True)):
+            if i not in kept and kernels.write_only is not None:  # from the state as it comes, before its bridge
+                run(("write", i), kernels.write_only, *state, e.kv.keys[i], e.kv.values[i], *weights)
             if i in bridges:
-                x = kernels.bridge(x, *bridges[i])[0]
+                run(("bridge", bridges[i]), kernels.bridge, e.x, *e.bridges[bridges[i]])
             if i in kept:
-                x = kernels.layer(x, cos, sin, slot, self.mask, *window)[0]
-        if len(self.windows) in bridges:
-            x = kernels.bridge(x, *bridges[len(self.windows)])[0]
-        logits: Tensor = kernels.head(x, *self.model.head)[0]
-        return logits
+                run(("layer", i, e.context), kernels.layer, *state, e.mask, *window, *weights)
+        if last in bridges:
+            run(("bridge", bridges[last]), kernels.bridge, e.x, *e.bridges[bridges[last]])
+        run(("head",), kernels.head, e.x, e.logits, *self.model.head)
+
+
+def begin(
+    x: Tensor, cos: Tensor, sin: Tensor, slot: Tensor, tokens: Tensor, padding: Tensor, mask: Tensor, all_cos: Tensor,
+    all_sin: Tensor, embedding: Tensor,
+) -> Tensor:  # fmt: skip
+    """Embed the tokens, look up their positions, and open their slot of the cache."""
+    position = slot - padding
+    cos.copy_(all_cos.index_select(0, position))
+    sin.copy_(all_sin.index_select(0, position))
+    mask.index_fill_(0, slot, 0.0)
+    return x.copy_(F.embedding(tokens, embedding))
 
 
 def layer(
     spec: LayerSpec, x: Tensor, cos: Tensor, sin: Tensor, slot: Tensor, mask: Tensor, keys: Tensor, values: Tensor,
     *weights: Tensor,
 ) -> Tensor:  # fmt: skip
-    """One decoder layer on states ``x`` ``[batch, hidden]``; writes K and V at ``slot``, int64 ``[1]``."""
+    """One decoder layer on states ``x`` ``[batch, hidden]``, in place; writes K and V at ``slot``, int64 ``[1]``."""
     w = dict(zip(spec.names, weights, strict=True))
     width = spec.heads * spec.head_dim
     qkv = linear(rms_norm(x, w["norm1"], spec.eps), w["qkv"], w.get("qkv_bias"))
@@ -90,24 +91,30 @@ def layer(
     if "q_norm" in w:
         query = rms_norm(query, w["q_norm"], spec.eps)
     write_kv(spec, w, qkv[:, width:], cos, sin, slot, keys, values)
-    attention_output = attend(rope(query, cos, sin), keys, values, mask, spec.scale)
-    x = x + linear(attention_output, w["out"], w.get("out_bias"))
-    gate, up = linear(rms_norm(x, w["norm2"], spec.eps), w["gate_up"], w.get("gate_up_bias")).chunk(2, dim=-1)
-    return x + linear(F.silu(gate) * up, w["down"], w.get("down_bias"))
+    attention_output = attend(rope(query, cos, sin), keys, values, mask, spec.scale, spec.chunk)
+    hidden = x + linear(attention_output, w["out"], w.get("out_bias"))
+    gate, up = linear(rms_norm(hidden, w["norm2"], spec.eps), w["gate_up"], w.get("gate_up_bias")).chunk(2, dim=-1)
+    return x.copy_(hidden + linear(F.silu(gate) * up, w["down"], w.get("down_bias")))
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float, chunk: int = 0) -> Tensor:
     """Attention of one query per row, ``[batch, heads, head_dim]``, over the filled part of the cache.
 
     ``keys`` and ``values`` are ``[context, batch, kv_heads, head_dim]``: time first, so that growing the buffer changes
     no stride. ``mask`` is ``[context, batch]`` float32, 0 where a position may be read and minus infinity elsewhere.
+    Each ``chunk`` of the context has a softmax of its own, and the sums are merged by its largest score.
     """
     batch, heads, width = query.shape
-    kv_heads = keys.shape[2]
-    groups = query.view(1, batch, kv_heads, heads // kv_heads, width)
-    scores = (groups.float() * keys[:, :, :, None].float()).sum(-1) * scale + mask[:, :, None, None]
-    weights = torch.softmax(scores, dim=0)
-    output = (weights[..., None] * values[:, :, :, None].float()).sum(0)
+    kv_heads, size = keys.shape[2], chunk or keys.shape[0]
+    groups = query.view(1, 1, batch, kv_heads, heads // kv_heads, width).float()
+    held, read = (t.view(-1, size, batch, kv_heads, 1, width).float() for t in (keys, values))
+    scores = (groups * held).sum(-1) * scale + mask.view(-1, size, batch, 1, 1)
+    # A chunk may be masked whole: its largest score is then no infinity, which would make NaN of the difference.
+    top = scores.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).min)
+    weights = torch.exp(scores - top)
+    share = torch.exp(top - top.amax(0, keepdim=True))[:, 0, ..., None]
+    total = (weights.sum(1)[..., None] * share).sum(0)
+    output = ((weights[..., None] * read).sum(1) * share).sum(0) / total
     return output.to(query.dtype).view(batch, heads * width)
 
 
@@ -132,17 +139,17 @@ def write_only(
     bias = w["qkv_bias"][width:] if "qkv_bias" in w else None
     kv = linear(rms_norm(x, w["norm1"], spec.eps), w["qkv"][width:], bias)
     write_kv(spec, w, kv, cos, sin, slot, keys, values)
-    return x.clone()
+    return x
 
 
 def bridge(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A bridge over a skipped run: ``x + x @ weight.T + bias``, ``weight`` ``[hidden, hidden]`` with outputs first."""
-    return x + linear(x, weight, bias)
+    """A bridge over a skipped run: adds ``x @ weight.T + bias``, ``weight`` ``[hidden, hidden]`` with outputs first."""
+    return x.copy_(x + linear(x, weight, bias))
 
 
-def head(eps: float, x: Tensor, norm: Tensor, *weight_and_bias: Tensor) -> Tensor:
-    """Final norm and LM head: logits ``[batch, vocabulary]``."""
-    return linear(rms_norm(x, norm, eps), *weight_and_bias)
+def head(eps: float, x: Tensor, logits: Tensor, norm: Tensor, *weight_and_bias: Tensor) -> Tensor:
+    """Final norm and LM head into ``logits`` ``[batch, vocabulary]``."""
+    return logits.copy_(linear(rms_norm(x, norm, eps), *weight_and_bias))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -14,6 +14,9 @@ from torch import Tensor
 from ...adapters import Adapter
 from .paging import clean_mapping, forget
 
+# One row of a few heads would keep a handful of a GPU's processors busy; every chunk is a task of its own.
+GPU_CHUNK = 64
+
 
 @dataclass(frozen=True)
 class LayerSpec:
@@ -28,6 +31,8 @@ class LayerSpec:
         Attention scores are multiplied by this.
     names : tuple of str
         The weights of a layer, in the order in which they are passed.
+    chunk : int
+        Attention reads the context in chunks of this many tokens side by side; 0 in one piece.
     """
 
     heads: int
@@ -36,6 +41,7 @@ class LayerSpec:
     eps: float
     scale: float
     names: tuple[str, ...]
+    chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ def _spec(layer: Any, names: tuple[str, ...]) -> LayerSpec:
         eps=layer.input_layernorm.variance_epsilon,
         scale=attention.scaling,
         names=names,
+        chunk=GPU_CHUNK if attention.q_proj.weight.device.type == "cuda" else 0,
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...adapters import Adapter
 from ...bridge import prepared
+from ...native.build import folder
 from ...native.library import Library, load
 from ...native.matrix import can_load
 from ...plans import DepthPlan
@@ -58,6 +59,7 @@ class NativeBackend:
     """
 
     name: ClassVar[str] = "compiled"
+    check_batch: ClassVar[int] = 3
     compile_seconds = 0.0
 
     def __init__(
@@ -68,10 +70,16 @@ class NativeBackend:
         self.gate = LayerGate(adapter)  # nobody else may run a plan on the model meanwhile
         self._ready: tuple[Library, NativeModel] | None = None
 
+    @property
+    def check_key(self) -> str:
+        """What a self-check of this backend holds for: the library of this machine."""
+        return folder().name
+
     def __enter__(self) -> Self:
         self.gate.__enter__()
         try:
-            library, self.compile_seconds = load()
+            library, seconds = load()
+            self.compile_seconds += seconds
             self._ready = library, NativeModel(self.adapter, prepared(self.plan.bridges, self.adapter))
         except BaseException:
             self.gate.__exit__()

@@ -1,0 +1,58 @@
+"""The graph engine on a CPU: the double in place of CUDA's capture, and kernels that are plain torch functions."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import torch
+
+import depthsched as ds
+from depthsched.adapters import adapter_for
+from depthsched.plans import DepthPlan
+from depthsched.runtime.compiled import CudaGraphBackend, step
+from depthsched.runtime.compiled import engine as engines
+from depthsched.runtime.compiled.capture import GraphStore
+from depthsched.runtime.compiled.kernels import Kernel, Kernels
+from depthsched.runtime.compiled.kv import CHUNK
+from depthsched.runtime.compiled.weights import FusedModel, LayerSpec
+from depthsched.runtime.loop import DecodeLoop
+
+from .capture_double import CaptureDouble
+
+
+def plain_kernels(model: FusedModel, batch: int, *, write: bool = False, bridged: bool = False) -> Kernels:
+    """What is compiled for a GPU, uncompiled: attention in chunks."""
+    layer, write_only, head = _plain(dataclasses.replace(model.layout.spec, chunk=CHUNK))
+    return Kernels(layer=layer, head=head, write_only=write_only if write else None, bridge=step.bridge, seconds=0.0)
+
+
+@functools.cache  # the same objects at every run, as compiled kernels are
+def _plain(spec: LayerSpec) -> tuple[Kernel, Kernel, Kernel]:
+    return tuple(
+        functools.partial(f, s) for f, s in ((step.layer, spec), (step.write_only, spec), (step.head, spec.eps))
+    )
+
+
+def run_graphs(model: Any, inputs: dict[str, torch.Tensor], plan: DepthPlan, steps: int, **options: Any) -> list[Any]:
+    """Tokens of a greedy run of the cuda-graph backend under the double, prompt included."""
+    rows, length = inputs["input_ids"].shape
+    settings = {
+        "kernels": plain_kernels, "capture": CaptureDouble, "batch": rows, "max_tokens": length + steps, **options,
+    }  # fmt: skip
+    extra = settings.pop("generate", {})
+    with CudaGraphBackend(adapter_for(model), plan, **settings) as backend:
+        loop = DecodeLoop(backend, plan)
+        out: torch.Tensor = type(model).generate(
+            model, **inputs, max_new_tokens=steps, do_sample=False, custom_generate=loop, **extra
+        )
+    return out.tolist()
+
+
+def run_eager(model: Any, inputs: dict[str, torch.Tensor], plan: DepthPlan, steps: int, **options: Any) -> list[Any]:
+    run = ds.generate(model, inputs, plan, max_new_tokens=steps, do_sample=False, backend="eager", **options)
+    return run.sequences.tolist()
+
+
+def store_of(model: Any) -> GraphStore:
+    """The graphs that a model's engine holds."""
+    return engines._ENGINES[model].graphs(CaptureDouble)
