@@ -91,11 +91,12 @@ def write_gguf(
 
 
 def _add_tokenizer(writer: Any) -> None:
-    letters = [chr(code) for code in range(33, 33 + WORDS - 7)]
+    letters = [chr(code) for code in range(33, 33 + WORDS - 10)]
+    ends = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # Qwen converters add these where they are missing
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(["<unk>", "<s>", "</s>", *letters, "Ġ", "ab", "cd", "Ġa"])
-    writer.add_token_types([3, 3, 3] + [1] * (WORDS - 3))
+    writer.add_token_list(["<unk>", "<s>", "</s>", *letters, "Ġ", "ab", "cd", "Ġa", *ends])
+    writer.add_token_types([3, 3, 3] + [1] * (WORDS - 6) + [3, 3, 3])
     writer.add_token_merges(["a b", "c d", "Ġ a"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
