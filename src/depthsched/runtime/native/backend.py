@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ...adapters import Adapter
 from ...bridge import prepared
-from ...native.build import compiler
-from ...native.library import Library, at_hand, load
+from ...native.library import Library, load, obstacle
 from ...plans import DepthPlan
 from ..forward import run_prompt
 from ..gate import LayerGate
@@ -24,22 +23,18 @@ SHORT_PROMPT = 512
 def native_obstacle(adapter: Adapter, *, compile_it: bool, holes: bool) -> str | None:
     """What keeps the library from running a model that is plain otherwise; None if nothing does.
 
-    ``compile_it``: the caller wants this backend and no other, so that a missing compiler is an error and no obstacle.
+    ``compile_it``: the caller wants this backend and no other, so that what keeps it from being made is an error and no obstacle.
     """
     layer: Any = adapter.layers[0]
     if holes:
         return "the attention mask has holes after a row's first token"
     if layer.self_attn.head_dim % 8:
         return f"the heads are {layer.self_attn.head_dim} wide, no multiple of 8"
-    if not compile_it and not at_hand() and compiler() is None:
-        return "there is no C++ compiler; install g++, and decoding is several times as fast"
-    return None
+    return None if compile_it else obstacle()
 
 
 class NativeBackend:
     """Runs prompts and steps through the compiled library, on the model's own weights.
-
-    Nothing is loaded or compiled before the backend is entered.
 
     Parameters
     ----------
