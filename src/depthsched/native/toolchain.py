@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def compiler() -> list[str] | None:
 
 
 def compile_library(library: Path) -> tuple[str, tuple[str, ...]]:
-    """Compile the sources into a shared library; object files lie beside it.
+    """Compile the sources into a shared library.
 
     Returns
     -------
@@ -76,17 +77,19 @@ def compile_library(library: Path) -> tuple[str, tuple[str, ...]]:
 
 def _attempt(program: list[str], flags: Sequence[str], library: Path) -> str:
     """The first error, empty where all went well."""
-    here, place = Path(__file__).parent, library.parent
+    with tempfile.TemporaryDirectory(dir=library.parent) as place:
+        return _attempt_in(Path(place), program, flags, library)
+
+
+def _attempt_in(place: Path, program: list[str], flags: Sequence[str], library: Path) -> str:
+    here = Path(__file__).parent
     objects = [place / f"{Path(name).stem}.o" for name in SOURCES]
     commands = [
         [*program, *_COMMON, *flags, "-c", "-o", str(to), str(here / name)]
         for name, to in zip(SOURCES, objects, strict=True)
     ]
     link = [*program, "-shared", *flags, "-o", str(library), *map(str, objects)]
-    failure = _together(commands, place) or _together([link], place)
-    for path in objects:
-        path.unlink(missing_ok=True)
-    return failure
+    return _together(commands, place) or _together([link], place)
 
 
 def _together(commands: list[list[str]], place: Path) -> str:

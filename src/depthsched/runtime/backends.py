@@ -58,7 +58,7 @@ def make_backend(
     own_cache: bool = False,
     holes: bool = False,
 ) -> tuple[Backend, str]:
-    """A backend for one run, and the reason why it is this one. Nothing is fused or compiled before it is entered.
+    """A backend for one run, and the reason why it is this one. Nothing is fused before it is entered.
 
     Parameters
     ----------

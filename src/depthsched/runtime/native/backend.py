@@ -23,7 +23,8 @@ SHORT_PROMPT = 512
 def native_obstacle(adapter: Adapter, *, compile_it: bool, holes: bool) -> str | None:
     """What keeps the library from running a model that is plain otherwise; None if nothing does.
 
-    ``compile_it``: the caller wants this backend and no other, so that what keeps it from being made is an error and no obstacle.
+    ``compile_it``: the caller wants this backend and no other, so that a library that cannot be made is an error on
+    entering and no obstacle. Otherwise it is made here.
     """
     layer: Any = adapter.layers[0]
     if holes:
