@@ -31,8 +31,8 @@ _OTHERS: dict[str, tuple[str, str, str, dict[str, Cell]]] = {
     ),
     "cold": (
         "Waiting for the compiler, {dtype}",
-        "`{plan}`, from the call with the model loaded to steps at 90% of their steady speed, without compiled code in the "
-        "cache folder (cold) and with it (warm), each in a new process.",
+        "`{plan}`, from the call with the model loaded to steps at 90% of their steady speed, without compiled code in "
+        "the cache folder (cold) and with it (warm), each in a new process.",
         "python -m benchmarks cold --dtype {dtype}",
         {
             "cache": "{cache}",
