@@ -31,13 +31,13 @@ _OTHERS: dict[str, tuple[str, str, str, dict[str, Cell]]] = {
     ),
     "cold": (
         "Waiting for the compiler, {dtype}",
-        "`{plan}`, from the call with the model loaded to steps at 90% of their steady speed, with an empty cache of "
-        "compiled code and with a filled one, each in a new process.",
+        "`{plan}`, from the call with the model loaded to steps at 90% of their steady speed, without compiled code in "
+        "the cache folder (cold) and with it (warm), each in a new process.",
         "python -m benchmarks cold --dtype {dtype}",
         {
             "cache": "{cache}",
-            ">seconds to steady speed": "{seconds_to_steady:.1f}",
-            ">of them compiling": "{compile_seconds:.1f}",
+            ">seconds to steady speed": "{seconds_to_steady:.2f}",
+            ">of them compiling": "{compile_seconds:.2f}",
         },
     ),
     "long": (

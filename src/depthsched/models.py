@@ -40,7 +40,8 @@ def load_model(
     weights : str
         ``native`` keeps the weights of a GGUF file in its blocks of 4 or 8 bits, on the CPU: ``Q4_0``, ``Q4_1`` and
         ``Q8_0`` of Llama, Mistral, Qwen2 and Qwen3 models; what the file holds in another type is dense. ``dense``
-        makes them numbers of ``dtype``. ``auto`` chooses; see :func:`pick_weights`.
+        makes them numbers of ``dtype``. ``auto`` is native for a GGUF file that can be, on a CPU with a C++ compiler,
+        where no dtype is asked for, and else dense.
 
     Returns
     -------
@@ -56,7 +57,15 @@ def load_model(
     torch_dtype = pick_dtype(dtype, target)
     gguf = _gguf(name)
     native = pick_weights(weights, gguf is not None, dtype, target) == "native"
-    source = _packed(*gguf) if gguf and native else _source(name)
+    source = ""
+    if gguf and native:
+        try:
+            source = str(_packed(*gguf))
+        except ModelError:
+            if weights != "auto":
+                raise
+            native = False  # of another architecture, or with weights of other types only
+    source = source or str(_source(name))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -210,7 +219,12 @@ def pick_weights(weights: str, gguf: bool, dtype: Any, device: Any) -> str:
         raise ModelError("native weights are the blocks of a GGUF file; give smollm2 or a .gguf file, or use dense")
     if weights == "native" and device.type != "cpu":
         raise ModelError(f"native weights run on the CPU, not on {device.type}; use dense, or device cpu")
-    return "native" if weights == "native" else "dense"
+    if weights == "auto" and gguf and dtype == "auto" and device.type == "cpu":
+        from .native import build
+        from .native.toolchain import compiler
+
+        weights = "native" if build.ready() is not None or compiler() is not None else "dense"
+    return "dense" if weights == "auto" else weights
 
 
 def pick_device(device: str) -> Any:

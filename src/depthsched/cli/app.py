@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -13,7 +14,7 @@ import typer
 from .. import plugins
 from ..errors import DepthschedError, DepthschedWarning
 from ..text import one_line
-from . import bench, calibrate, check, doctor, eval, generate, new, report, score, show, sweep
+from . import bench, calibrate, check, compile, doctor, eval, generate, new, report, score, show, sweep
 from . import list as list_command
 
 DEBUG = "DEPTHSCHED_DEBUG"
@@ -29,7 +30,21 @@ def build_app() -> typer.Typer:
         rich_markup_mode="rich",
     )
     app.callback(invoke_without_command=True)(_root)
-    for module in (generate, list_command, show, check, bench, score, calibrate, eval, sweep, report, new, doctor):
+    for module in (
+        generate,
+        list_command,
+        show,
+        check,
+        bench,
+        score,
+        calibrate,
+        eval,
+        sweep,
+        report,
+        new,
+        doctor,
+        compile,
+    ):
         module.add_to(app)
     plugins.registry().call("register_commands", lambda _: app, argument="app")
     return app
@@ -51,6 +66,9 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _run(args: list[str] | None) -> int:
+    log = logging.getLogger("depthsched")
+    handler = _LogHandler()
+    log.addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("once", DepthschedWarning)
@@ -70,6 +88,15 @@ def _run(args: list[str] | None) -> int:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         return _fail(f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)", 1)
+    finally:
+        log.removeHandler(handler)
+
+
+class _LogHandler(logging.Handler):
+    """Log lines as lines on stderr, wherever that goes at the moment: above a spinner where one turns."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"depthsched: {one_line(record.getMessage(), 5000)}", file=sys.stderr)
 
 
 def _show(message: Warning | str, *where: Any) -> None:

@@ -42,7 +42,7 @@ def doctor(
     if check is not None:
         check_backends(check, dtype, device, weights, as_json=json)
         return
-    findings = [*_packages(), *_plugins(), _embedded(), _cache(), _gpu(), *_programs(), *_extras()]
+    findings = [*_packages(), *_plugins(), _embedded(), _cache(), _library(), _gpu(), *_programs(), *_extras()]
     if json:
         print_json({"rows": [f._asdict() for f in findings], "versions": versions()})
         return
@@ -76,6 +76,23 @@ def _cache() -> Finding:
         return Finding("cache folder", True, str(cache_folder()))
     except SettingsError as error:
         return Finding("cache folder", False, str(error))
+
+
+def _library() -> Finding:
+    """Looks only: nothing is built."""
+    from ..native import build, toolchain
+
+    found = build.about()
+    if found:
+        one = "" if "-fopenmp" in found["flags"] else "; one thread, since its compiler knows no OpenMP"
+        return Finding("compiled library", True, f"{build.folder()}{one}")
+    try:
+        if toolchain.compiler():
+            wait = f"the first run makes it, in about {build.ABOUT_SECONDS} s: depthsched compile"
+            return Finding("compiled library", True, f"not there yet; {wait}")
+        return Finding("compiled library", False, "no C++ compiler to make it: install g++ for fast decoding on a CPU")
+    except ModelError as error:
+        return Finding("compiled library", False, str(error))
 
 
 def _gpu() -> Finding:

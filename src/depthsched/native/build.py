@@ -1,4 +1,8 @@
-"""The compiled library: made once for a machine, kept in the cache folder, never trusted without a look."""
+"""The compiled library: made once for a machine, kept in the cache folder, never trusted without a look.
+
+Its folder is named after what decides whether the code is right here: its source and the processor. The compiler is
+not part of that: code that an older one made is as right, and a machine may have lost its compiler since.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,29 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..environment import COMPILERS
 from ..errors import ModelError
 from ..files import cache_dir, cache_folder, digest, write_json
 from ..text import one_line
+from . import toolchain
 
-SOURCES = ("engine.cpp", "products.h", "attention.h", "simd.h")
+FORMAT = 1
+ABOUT_SECONDS = 5
+"""What compiling takes on two idle cores, roughly."""
+
 _FOLDER = "native"
-_COMMON = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-fno-tree-reassoc")
-# The first set of flags that the compiler takes. Without OpenMP one thread does all.
-_FLAGS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ("-march=native",), ())
-_SECONDS = 300
+_STALE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Built:
-    """A library that is ready to load, and the seconds that compiling it took now, 0 where it lay in the cache."""
+    """A library that is ready to load, and the seconds that getting it took, 0 where it lay in the cache."""
 
     path: Path
     seconds: float
@@ -39,7 +43,7 @@ class Built:
 def build(*, again: bool = False) -> Built:
     """The library for this machine, from the cache folder or compiled now.
 
-    Two processes may build at once: each moves a whole folder in place, and the second one's is as good.
+    Of several processes that find none, one compiles and the others wait for it.
 
     Parameters
     ----------
@@ -56,17 +60,15 @@ def build(*, again: bool = False) -> Built:
     found = None if again else ready()
     if found is not None:
         return Built(found, 0.0)
-    began = time.perf_counter()
-    scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_folder(_FOLDER)))
+    began, home = time.perf_counter(), cache_folder(_FOLDER)
     try:
-        library = scratch / "engine.so"
-        command = _compile(library)
-        manifest = {"key": _key(), "sha256": digest(library.read_bytes(), 64), "command": command}
-        write_json(scratch / "manifest.json", manifest)
-        _move(scratch, folder())
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    found = ready()
+        with _alone(home):
+            found = None if again else ready()
+            if found is None:
+                _make(home)
+                found = ready()
+    except OSError as error:
+        raise ModelError(f"cannot keep the compiled decoder step in {home}: {one_line(error)}") from error
     if found is None:
         raise ModelError(f"the compiled library in {folder()} is not the one that was just built; remove that folder")
     return Built(found, time.perf_counter() - began)
@@ -89,6 +91,28 @@ def ready() -> Path | None:
     return library if whole else None
 
 
+def about() -> dict[str, Any]:
+    """The manifest of the library in the cache, empty where none is good: ``compiler``, ``flags``, ``seconds``."""
+    return dict(json.loads((folder() / "manifest.json").read_text())) if ready() else {}
+
+
+def _make(home: Path) -> None:
+    """Compile in a folder beside the final one, and move it in place whole."""
+    _sweep(home)
+    scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
+    try:
+        began = time.perf_counter()
+        library = scratch / "engine.so"
+        program, flags = toolchain.compile_library(library)
+        made = {"compiler": program, "flags": list(flags), "seconds": round(time.perf_counter() - began, 1)}
+        library.chmod(0o700)
+        write_json(scratch / "manifest.json", {"key": _key(), "sha256": digest(library.read_bytes(), 64), **made})
+        (scratch / "manifest.json").chmod(0o600)  # what a group may write is not trusted, whatever the umask
+        _move(scratch, folder())
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _mine(path: Path) -> bool:
     """Whether only this user can have written a file: it is code that will run."""
     if not hasattr(os, "getuid"):
@@ -99,14 +123,10 @@ def _mine(path: Path) -> bool:
 
 @functools.cache
 def _key() -> dict[str, str]:
-    """What decides the compiled code."""
+    """What decides whether a library is right here."""
     here = Path(__file__).parent
-    source = digest(b"".join((here / name).read_bytes() for name in SOURCES), 64)
-    program = compiler()
-    version = _output([program, "--version"]) if program else "none"
-    return {
-        "source": source, "flags": json.dumps([_COMMON, _FLAGS]), "compiler": version.splitlines()[0], "cpu": _cpu(),
-    }  # fmt: skip
+    source = digest(b"".join((here / name).read_bytes() for name in (*toolchain.SOURCES, *toolchain.HEADERS)), 64)
+    return {"format": str(FORMAT), "source": source, "flags": json.dumps(toolchain.FLAGS), "cpu": _cpu()}
 
 
 def _cpu() -> str:
@@ -118,61 +138,37 @@ def _cpu() -> str:
     return f"{platform.machine()} {platform.processor()} {platform.node()}"
 
 
-def compiler() -> str | None:
-    """The C++ compiler: ``$CXX``, or the first that is installed."""
-    asked = os.environ.get("CXX")
-    return next(filter(None, map(shutil.which, [*([asked] if asked else []), *COMPILERS])), None)
-
-
-def _compile(library: Path) -> list[str]:
-    program = compiler()
-    if program is None:
-        raise ModelError("there is no C++ compiler; install g++, or use backend='eager'")
-    here = Path(__file__).parent
-    failure = ""
-    for flags in _FLAGS:
-        command = [program, *_COMMON, *flags, "-o", str(library), str(here / "engine.cpp")]
-        failure = _failure(command)
-        if not failure:
-            library.chmod(0o700)
-            return [Path(part).name if part.startswith(os.sep) else part for part in command]
-    raise ModelError(f"cannot compile the decoder step: {failure}; use backend='eager'")
-
-
-def _failure(command: list[str]) -> str:
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One process at a time, where files can be locked; the lock of a process that was killed is free."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return one_line(error)
-    if done.returncode == 0:
-        return ""
-    errors = [line for line in done.stderr.splitlines() if "error" in line]
-    return (errors or done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
+        import fcntl
+    except ImportError:  # not on this system: several build, and each moves a whole folder in place
+        yield
+        return
+    with (home / ".lock").open("a") as file:
+        with contextlib.suppress(OSError):  # some network file systems cannot lock
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def _output(command: list[str]) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout or "unknown"
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
+def _sweep(home: Path) -> None:
+    """Remove what killed processes left."""
+    for path in home.glob(".building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _move(scratch: Path, target: Path) -> None:
-    """Put a folder in the place of another, whole; the other may be in use and goes away when it is not."""
-    for _ in range(10):
-        with _aside(target), contextlib.suppress(OSError):
-            scratch.rename(target)
-            return
-        if ready() is not None:  # another process was first
-            return
-
-
-@contextlib.contextmanager
-def _aside(target: Path) -> Iterator[None]:
+    """Put a folder in the place of another, whole; processes that have loaded the other keep it."""
     old = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
-    with contextlib.suppress(OSError):
-        target.rename(old / "old")
     try:
-        yield
+        for _ in range(10):  # again where a process that cannot lock was faster
+            with contextlib.suppress(OSError):
+                target.rename(old / str(len(list(old.iterdir()))))
+            with contextlib.suppress(OSError):
+                scratch.rename(target)
+                return
     finally:
         shutil.rmtree(old, ignore_errors=True)

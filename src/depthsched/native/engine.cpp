@@ -10,6 +10,12 @@
 #include "attention.h"
 #include "products.h"
 
+// Compiled in products.cpp.
+extern template void tile<1>(const Matrix&, const Acts&, int, int, int, float[][8]);
+extern template void tile<2>(const Matrix&, const Acts&, int, int, int, float[][8]);
+extern template void tile<3>(const Matrix&, const Acts&, int, int, int, float[][8]);
+extern template void tile<4>(const Matrix&, const Acts&, int, int, int, float[][8]);
+
 extern "C" {
 struct Layer {
     Matrix q, k, v, out, gate, up, down;

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import logging
+import warnings
 from ctypes import POINTER, c_float, c_int32, c_void_p
+from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import DepthschedError, DepthschedWarning, ModelError
 from ..text import one_line
 from . import build
 from .structs import MatrixStruct, ModelStruct, PassStruct
+from .toolchain import compiler
 
 ABI = 1
 _LOG = logging.getLogger("depthsched")
-_LOADED: list[Library] = []  # compiled code, the same for every run
 
 
 class Library:
@@ -22,6 +25,13 @@ class Library:
 
     def __init__(self, path: str) -> None:
         library = ctypes.CDLL(path)
+        try:
+            self._bind(library)
+        except BaseException:
+            _ctypes.dlclose(library._handle)  # or loading a new file of this name would give the old one
+            raise
+
+    def _bind(self, library: ctypes.CDLL) -> None:
         self.run = _function(library, "depthsched_run", [POINTER(ModelStruct), POINTER(PassStruct), c_void_p])
         self.product = _function(
             library, "depthsched_product", [POINTER(MatrixStruct), c_void_p, c_void_p, c_int32, c_int32, c_void_p]
@@ -44,36 +54,60 @@ class Scratch:
         self._free(self.pointer)
 
 
+@dataclass
+class _Process:
+    """Compiled code is the same for every run of a process."""
+
+    library: Library | None = None
+    seconds: float = 0.0  # not told yet
+    failure: str | None = None
+
+
+_PROCESS = _Process()
+
+
 def load() -> tuple[Library, float]:
-    """The library and the seconds that compiling took now. Compiles it where the cache folder has none that is good.
+    """The library, and the seconds that making it took, told once. Made where the cache folder has none that is good.
 
     Raises
     ------
     ModelError
         It cannot be compiled or loaded.
+    SettingsError
+        The cache folder cannot be written.
     """
-    if _LOADED:
-        return _LOADED[0], 0.0
-    if build.ready() is None:
-        _LOG.warning("compiling the decoder step for this CPU, once: seconds now, and every run is fast from then on")
+    if _PROCESS.library is None:
+        _PROCESS.library, _PROCESS.seconds = _load()
+    seconds, _PROCESS.seconds = _PROCESS.seconds, 0.0
+    return _PROCESS.library, seconds
+
+
+def obstacle() -> str | None:
+    """Why there is no library for this process, or None; makes it if need be, and warns once where it cannot."""
+    if _PROCESS.library is None and _PROCESS.failure is None:
+        try:
+            _PROCESS.library, _PROCESS.seconds = _load()
+        except DepthschedError as error:
+            _PROCESS.failure = str(error)
+            warnings.warn(f"decoding runs several times slower than it could: {error}", DepthschedWarning, stacklevel=2)
+    return None if _PROCESS.library else _PROCESS.failure
+
+
+def _load() -> tuple[Library, float]:
+    if build.ready() is None and compiler() is not None:
+        _LOG.warning(
+            "compiling the decoder step, once on this machine: about %d s now, and every run is several times as fast",
+            build.ABOUT_SECONDS,
+        )
     built = build.build()
     try:
-        library = Library(str(built.path))
+        return Library(str(built.path)), built.seconds
     except (OSError, AttributeError):  # whole, and still not what this machine loads: make it here
-        built = build.build(again=True)
-        try:
-            library = Library(str(built.path))
-        except (OSError, AttributeError) as error:
-            raise ModelError(
-                f"cannot load the compiled decoder step: {one_line(error)}; use backend='eager'"
-            ) from error
-    _LOADED.append(library)
-    return library, built.seconds
-
-
-def at_hand() -> bool:
-    """Whether the library is loaded, or lies in the cache folder for this machine."""
-    return bool(_LOADED) or build.ready() is not None
+        again = build.build(again=True)
+    try:
+        return Library(str(again.path)), built.seconds + again.seconds
+    except (OSError, AttributeError) as error:
+        raise ModelError(f"cannot load the compiled decoder step: {one_line(error)}; use backend='eager'") from error
 
 
 def _function(library: ctypes.CDLL, name: str, arguments: list[Any], result: Any = None) -> Any:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..blocks.torchao import int8_rows
-from .build import compiler
-from .library import Library, Scratch, at_hand, load
+from .library import Library, Scratch, load, obstacle
 from .structs import KINDS, MatrixStruct
 
 Held = list[Any]
@@ -57,8 +56,8 @@ def describe(weight: Any, bias: Tensor | None, held: Held) -> MatrixStruct:
 
 
 def can_load() -> bool:
-    """Whether the library is there or can be compiled."""
-    return at_hand() or compiler() is not None
+    """Whether this process has the library; made if need be."""
+    return obstacle() is None
 
 
 def product(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:

@@ -222,7 +222,7 @@ template <int R, int T> static inline void bytes(const Matrix& m, const Acts& a,
 }
 
 // Not inlined: one copy for all products, or compiling takes three times as long.
-template <int T> __attribute__((noinline)) static void tile(const Matrix& m, const Acts& a, int row, int rows, int t, float out[][8]) {
+template <int T> __attribute__((noinline)) void tile(const Matrix& m, const Acts& a, int row, int rows, int t, float out[][8]) {
     const int step = m.kind == Q4 || m.kind == Q8 ? 8 : T == 4 ? 2 : 4;
     float part[T][8];
     for (int r = 0; r < rows; r += step) {

@@ -64,7 +64,7 @@ def make_backend(
 ) -> tuple[Backend, str]:
     """A backend for one run, and the reason why it is this one.
 
-    A fast one was compared with eager before its first use: see :mod:`.selfcheck`. Else nothing is fused or compiled
+    A fast one was compared with eager before its first use: see :mod:`.selfcheck`. Else nothing is fused
     before it is entered.
 
     Parameters

@@ -9,8 +9,7 @@ from torch import Tensor
 from ...adapters import Adapter
 from ...bridge import prepared
 from ...native.build import folder
-from ...native.library import Library, load
-from ...native.matrix import can_load
+from ...native.library import Library, load, obstacle
 from ...plans import DepthPlan
 from ..forward import run_prompt
 from ..gate import LayerGate
@@ -25,22 +24,19 @@ SHORT_PROMPT = 64
 def native_obstacle(adapter: Adapter, *, compile_it: bool, holes: bool) -> str | None:
     """What keeps the library from running a model that is plain otherwise; None if nothing does.
 
-    ``compile_it``: the caller wants this backend and no other, so that a missing compiler is an error and no obstacle.
+    ``compile_it``: the caller wants this backend and no other, so that a library that cannot be made is an error on
+    entering and no obstacle. Otherwise it is made here.
     """
     layer: Any = adapter.layers[0]
     if holes:
         return "the attention mask has holes after a row's first token"
     if layer.self_attn.head_dim % 8 or layer.self_attn.head_dim > 512:
         return f"the heads are {layer.self_attn.head_dim} wide, no multiple of 8 up to 512"
-    if not compile_it and not can_load():
-        return "there is no C++ compiler; install g++, and decoding is several times as fast"
-    return None
+    return None if compile_it else obstacle()
 
 
 class NativeBackend:
     """Runs prompts and steps through the compiled library, on the model's own weights.
-
-    Nothing is loaded or compiled before the backend is entered.
 
     Parameters
     ----------
