@@ -87,7 +87,7 @@ def evidence_peers(
     env: Annotated[Path, typer.Option(help="The peers' environment; it is made if it is not there.")],
     scratch: ScratchOption = SCRATCH,
 ) -> None:
-    """Measure what docs/results/peers.md says, with the profile of quality; about 20 minutes, half of them compiling."""
+    """Measure what docs/results/peers.md says, with the profile of quality; about 20 minutes on two idle cores."""
     _run(evidence.peers(env, scratch))
 
 

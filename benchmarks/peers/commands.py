@@ -63,7 +63,7 @@ def run(
         taken, {True: model, False: str(file)}, pythons, text["ids"], text["text"],
         tokens=tokens, rounds=rounds, starts=starts, threads=threads, progress=_tell,
     )  # fmt: skip
-    result = {
+    result: dict[str, Any] = {
         "kind": "peers",
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "machine": machine(),
@@ -71,7 +71,10 @@ def run(
         "file": {"name": file.name, "bytes": file.stat().st_size},
         "prompt": prompt,
         "prompt_tokens": len(text["ids"]),
-        **{"tokens": tokens, "rounds": rounds, "starts": starts, "threads": threads},
+        "tokens": tokens,
+        "rounds": rounds,
+        "starts": starts,
+        "threads": threads,
         "versions": {name: v for one in found for name, v in one.starts[-1]["versions"].items()},
         "left_out": left_out,
         "rows": rows(found, text["ids"]),

@@ -56,7 +56,7 @@ class Process:
     def __init__(self, variant: Variant, python: str, threads: int) -> None:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH") if variant.ours else None]))
         self.name, self.began = variant.name, time.perf_counter()
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close
         self.process = subprocess.Popen(
             [python, "-m", "benchmarks.peers.worker", variant.engine],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
@@ -71,7 +71,8 @@ class Process:
         ModelError
             The engine failed, or its process is gone; with what it said.
         """
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         try:
             print(json.dumps({"do": what, **arguments}), file=self.process.stdin, flush=True)
             line = self.process.stdout.readline()
@@ -89,7 +90,8 @@ class Process:
 
     def close(self) -> None:
         """End it; one that does not listen is killed."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.process.stdout.close()
         try:
             self.process.stdin.close()

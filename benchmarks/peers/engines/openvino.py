@@ -16,9 +16,7 @@ class Engine:
     def __init__(self, model: str, threads: int, context: int) -> None:
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = False
-        self.pipe = openvino_genai.LLMPipeline(
-            model, "CPU", INFERENCE_NUM_THREADS=threads, scheduler_config=scheduler
-        )
+        self.pipe = openvino_genai.LLMPipeline(model, "CPU", INFERENCE_NUM_THREADS=threads, scheduler_config=scheduler)
 
     def encode(self, text: str) -> list[int]:
         found = self.pipe.get_tokenizer().encode(text, add_special_tokens=False)
