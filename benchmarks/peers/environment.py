@@ -12,8 +12,8 @@ from depthsched.errors import ModelError, SettingsError
 
 OPENVINO = "openvino-genai==2026.4.1.0"
 LLAMA = "llama-cpp-python==0.3.36"
-NATIVE = "-DGGML_NATIVE=ON"
-"""What CMake is told: code for this processor, as a wheel cannot have it."""
+CMAKE = "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"
+"""Code for this processor, as a wheel cannot have it, and nothing for images, which is half of the compiling."""
 
 
 def setup(env: Path, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -32,7 +32,7 @@ def setup(env: Path, progress: Callable[[str], None] = lambda _: None) -> None:
     }
     for what, command in steps.items():
         progress(what)
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CMAKE_ARGS": NATIVE})
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CMAKE_ARGS": CMAKE})
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
             raise ModelError(f"{what}: {said[-1]}")
