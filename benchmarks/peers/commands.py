@@ -24,6 +24,7 @@ from . import environment
 from .measure import measure, processor, templated
 from .summary import rows
 from .variants import VARIANTS, Variant, chosen
+from .variants import peers as peers_of
 
 PROMPT = "Write a short story about a lighthouse keeper who finds a map."
 """Its answer is longer than what is measured: not every engine can be told to go on."""
@@ -99,11 +100,12 @@ def page(
 
 def _python(taken: list[Variant], env: Path, file: Path) -> str:
     """The peers' interpreter, if any of them takes part."""
-    if all(variant.ours for variant in taken):
+    engines = {variant.engine for variant in peers_of(taken)}
+    if not engines:
         return ""
     if not file.is_file():
         raise SettingsError(f"the peers read GGUF files, and {file} is none; give --engines without them")
-    return environment.python_of(env)
+    return environment.python_of(env, engines)
 
 
 def _deliver(result: dict[str, Any], out: Path | None) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from depthsched.errors import ModelError, SettingsError
 
 OPENVINO = "openvino-genai==2026.4.1.0"
 LLAMA = "llama-cpp-python==0.3.36"
+MODULES = {"openvino": "openvino_genai", "llama": "llama_cpp"}
 CMAKE = "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF"
 """Code for this processor, as a wheel cannot have it, and nothing for images, which is half of the compiling."""
 
@@ -38,8 +39,8 @@ def setup(env: Path, progress: Callable[[str], None] = lambda _: None) -> None:
             raise ModelError(f"{what}: {said[-1]}")
 
 
-def python_of(env: Path) -> str:
-    """The interpreter of the environment.
+def python_of(env: Path, engines: Iterable[str] = tuple(MODULES)) -> str:
+    """The interpreter of the environment, in which some engines can be imported.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def python_of(env: Path) -> str:
         Nobody made it, or not to its end.
     """
     found = env / "bin" / "python"
-    ready = all(any(env.glob(f"lib/python*/site-packages/{package}")) for package in ("openvino_genai", "llama_cpp"))
+    ready = all(any(env.glob(f"lib/python*/site-packages/{MODULES[engine]}")) for engine in engines)
     if not found.exists() or not ready:
         raise SettingsError(f"no peers in {env}; make them: python -m benchmarks peers setup --env {env}")
     return str(found.absolute())
