@@ -12,8 +12,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 # Public data for the long measurements: DATA/gsm8k and DATA/bbh.
 DATA ?= ../shared/data
 EVIDENCE := $(VENV)/evidence
+PEERS := $(VENV)/peers
 
-.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks clean
+.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers clean
 
 demo: setup
 	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
@@ -62,7 +63,7 @@ docs: setup
 
 # What the pages of results say; `python -m benchmarks NAME --help` tells how long each takes. What they run is listed
 # in benchmarks/evidence.py.
-evidence: evidence-speed evidence-quality evidence-tasks
+evidence: evidence-speed evidence-quality evidence-tasks evidence-peers
 
 evidence-speed: setup
 	$(BIN)/python -m benchmarks speed
@@ -72,6 +73,10 @@ evidence-quality: setup
 
 evidence-tasks: setup
 	$(BIN)/python -m benchmarks tasks --data $(DATA) --scratch $(EVIDENCE)
+
+# OpenVINO GenAI and llama.cpp, in an environment of their own, beside depthsched with the profile of evidence-quality.
+evidence-peers: setup
+	$(BIN)/python -m benchmarks evidence-peers --env $(PEERS) --scratch $(EVIDENCE)
 
 clean:
 	rm -rf $(VENV)

@@ -20,6 +20,7 @@ from .long import long
 from .memory import memory
 from .pages import write_pages
 from .paired import paired
+from .peers import commands as peers
 from .process import ROOT
 from .prompts import prompts
 from .study import study
@@ -47,11 +48,12 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 for function in (memory, cold, long, batching, study, paired, prompts):
     app.command()(_printed(function))
+app.add_typer(peers.app, name="peers")
 
 
 @app.command()
 def pages(
-    name: Annotated[str, typer.Argument(help="speed, quality or tasks; all of them if left out.")] = "",
+    name: Annotated[str, typer.Argument(help="speed, quality, tasks or peers; all of them if left out.")] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
 ) -> None:
     """Print the tables of the pages of results from the JSON files that are kept."""
@@ -78,6 +80,15 @@ def quality(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
 def tasks(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
     """Measure what docs/results/tasks.md says, with the profile of quality; about an hour. What is done stays done."""
     _run(evidence.tasks(data, scratch))
+
+
+@app.command(name="evidence-peers")
+def evidence_peers(
+    env: Annotated[Path, typer.Option(help="The peers' environment; it is made if it is not there.")],
+    scratch: ScratchOption = SCRATCH,
+) -> None:
+    """Measure what docs/results/peers.md says, with the profile of quality; about 20 minutes on two idle cores."""
+    _run(evidence.peers(env, scratch))
 
 
 def _run(lines: Iterator[str]) -> None:

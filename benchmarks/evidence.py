@@ -12,7 +12,7 @@ from shlex import quote
 
 from depthsched.errors import ModelError
 
-SPEED, QUALITY, TASKS = (Path("docs/results", name) for name in ("data", "quality", "tasks"))
+SPEED, QUALITY, TASKS, PEERS = (Path("docs/results", name) for name in ("data", "quality", "tasks", "peers"))
 BENCH = "depthsched bench --json --backends compiled --baseline none"
 BBH = "sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects"
 
@@ -108,3 +108,12 @@ def tasks(data: Path, scratch: Path) -> Iterator[str]:
     yield f"{evaluate} --limit 50 --tasks {bbh} > {TASKS}/bbh.json"
     yield f"benchmarks batching {where} --batches 1,16 --rounds 2 --limit 16 > {TASKS}/batching/float32.json"
     yield "benchmarks pages tasks"
+
+
+def peers(env: Path, scratch: Path) -> Iterator[str]:
+    """For the page on peers, with the profile of :func:`quality`."""
+    where = quote(str(env))
+    yield f"benchmarks peers setup --env {where}"
+    profile = quote(str(scratch / "profile"))
+    yield f"benchmarks peers run --env {where} --profile {profile} > {PEERS}/smollm2.json"
+    yield "benchmarks pages peers"

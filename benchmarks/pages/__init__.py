@@ -8,7 +8,7 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 
 from ..process import ROOT
-from . import quality, speed, tasks
+from . import peers, quality, speed, tasks
 
 RESULTS = ROOT / "docs" / "results"
 PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
@@ -18,11 +18,12 @@ PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
         RESULTS / "position.md": quality.position_tables(RESULTS / "quality"),
     },
     "tasks": {RESULTS / "tasks.md": {"all": lambda: tasks.tables(RESULTS / "tasks")}},
+    "peers": {RESULTS / "peers.md": {"all": lambda: peers.tables(RESULTS / "peers")}},
 }
 
 
 def write_pages(name: str = "", check: bool = False) -> list[Path]:
-    """Print the pages of speed, quality or tasks, or all, anew; with ``check`` leave them as they are.
+    """Print the pages of one topic, or all, anew; with ``check`` leave them as they are.
 
     Returns
     -------
