@@ -26,8 +26,8 @@ from .summary import rows
 from .variants import VARIANTS, Variant, chosen
 from .variants import peers as peers_of
 
-PROMPT = "Write a short story about a lighthouse keeper who finds a map."
-"""Its answer is longer than what is measured: not every engine can be told to go on."""
+PROMPT = "Write a long story about a lighthouse keeper who finds a map."
+"""Its answer is longer than what is measured (not every engine can be told to go on) and begins with no near tie."""
 
 app = typer.Typer(help="OpenVINO GenAI, llama.cpp and depthsched side by side.", no_args_is_help=True)
 EnvOption = Annotated[Path, typer.Option(help="Folder of the peers' environment.")]
