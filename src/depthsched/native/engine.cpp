@@ -9,6 +9,7 @@
 #endif
 #include "attention.h"
 #include "products.h"
+#include "weights.h"
 
 // Compiled in products.cpp.
 extern template void tile<1>(const Matrix&, const Acts&, int, int, int, float[][8]);
@@ -194,6 +195,7 @@ struct Worker {
             round_all(to, m.inner, m.dtype);
         });
     }
+    // --8<-- [start:layer]
     void layer(int index, int most) const {
         const Layer& l = m.layers[index];
         const Acts a = normed(l.norm1, 1 << l.q.kind | 1 << l.k.kind | 1 << l.v.kind);
@@ -207,6 +209,7 @@ struct Worker {
         project(l.gate, b, s.gate), project(l.up, b, s.up), team.meet();
         add(l.down, activated(l.down.kind)), team.meet();
     }
+    // --8<-- [end:layer]
     void write_only(int index) const {  // what a skipped layer leaves in the cache
         const Layer& l = m.layers[index];
         const Acts a = normed(l.norm1, 1 << l.k.kind | 1 << l.v.kind);
@@ -244,7 +247,7 @@ template <class T> static void grow(std::vector<T>& v, size_t size) {
 }
 
 extern "C" {
-int32_t depthsched_abi() { return 1; }  // changes with the structures; library.py knows it
+int32_t depthsched_abi() { return 2; }  // changes with the structures; library.py knows it
 float depthsched_probe(float x) { return sum(splat(x) * splat(x)) / 8.0f; }
 void* depthsched_scratch() { return new Scratch; }
 void depthsched_free(void* scratch) { delete (Scratch*)scratch; }
@@ -275,21 +278,5 @@ void depthsched_run(const Model* m, const Pass* p, void* scratch) {
 #else
     Worker{*m, *p, s, team, 0}.run();
 #endif
-}
-
-// y = x @ w.T + bias for x [rows, w.cols] float32, y [rows, w.rows] float32.
-void depthsched_product(const Matrix* w, const float* x, float* y, int32_t rows, int32_t threads, void* scratch) {
-    Memory& memory = ((Scratch*)scratch)->shared;
-    memory.reserve(rows, w->cols);
-    const Acts a(memory, rows, w->cols);
-    std::memcpy(a.plain, x, size_t(rows) * w->cols * sizeof(float));
-#pragma omp parallel for num_threads(threads)
-    for (int t = 0; t < rows; t++) a.derive(t, 1 << w->kind);
-    const int groups = (w->rows + 7) / 8;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int part = 0; part < threads; part++) {
-        const int first = int64_t(groups) * part / threads * 8, last = int64_t(groups) * (part + 1) / threads * 8;
-        product(*w, a, first, last < w->rows ? last : w->rows, [&](int t, int row, float value) { y[size_t(t) * w->rows + row] = value; });
-    }
 }
 }

@@ -16,7 +16,7 @@ from . import build
 from .structs import MatrixStruct, ModelStruct, PassStruct
 from .toolchain import compiler
 
-ABI = 1
+ABI = 2
 _LOG = logging.getLogger("depthsched")
 
 
@@ -33,9 +33,9 @@ class Library:
 
     def _bind(self, library: ctypes.CDLL) -> None:
         self.run = _function(library, "depthsched_run", [POINTER(ModelStruct), POINTER(PassStruct), c_void_p])
-        self.product = _function(
-            library, "depthsched_product", [POINTER(MatrixStruct), c_void_p, c_void_p, c_int32, c_int32, c_void_p]
-        )
+        matrix = POINTER(MatrixStruct)
+        self.product = _function(library, "depthsched_product", [matrix, c_void_p, c_void_p, c_int32, c_int32])
+        self.dense = _function(library, "depthsched_dense", [matrix, c_int32, c_int32, c_void_p, c_int32])
         self.new_scratch = _function(library, "depthsched_scratch", [], c_void_p)
         self.free = _function(library, "depthsched_free", [c_void_p])
         self.probe = _function(library, "depthsched_probe", [c_float], c_float)

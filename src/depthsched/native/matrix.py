@@ -12,6 +12,12 @@ from ..blocks.torchao import int8_rows
 from .library import Library, Scratch, load, obstacle
 from .structs import KINDS, MatrixStruct
 
+MANY_ROWS = 96
+"""Rows of activations from which making weights dense repays: torch's product is then the faster one."""
+
+_CHUNK = 1 << 22
+"""Weights made dense at a time."""
+
 Held = list[Any]
 """Tensors that must live as long as a structure that points into them."""
 
@@ -86,12 +92,26 @@ def product(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
     held: Held = []
     matrix = describe(weight, bias, held)
     rows = x.detach().reshape(-1, x.shape[-1]).to(torch.float32).contiguous()
-    out = torch.empty(len(rows), matrix.rows)
-    scratch = Scratch(library)
-    library.product(
-        ctypes.byref(matrix), rows.data_ptr(), out.data_ptr(), len(rows), torch.get_num_threads(), scratch.pointer
-    )
+    threads = torch.get_num_threads()
+    if len(rows) >= MANY_ROWS and matrix.kind >= KINDS.index("q4"):
+        out = _many(library, matrix, rows, bias, threads)
+    else:
+        out = torch.empty(len(rows), matrix.rows)
+        library.product(ctypes.byref(matrix), rows.data_ptr(), out.data_ptr(), len(rows), threads)
     return out.to(x.dtype).view(*x.shape[:-1], matrix.rows)
+
+
+def _many(library: Library, matrix: MatrixStruct, x: Tensor, bias: Tensor | None, threads: int) -> Tensor:
+    """The product of many rows: torch's own, on weights that are made dense a part at a time. Exact in float32."""
+    step = max(_CHUNK // matrix.cols // 8, 1) * 8
+    parts = []
+    for first in range(0, matrix.rows, step):
+        last = min(first + step, matrix.rows)
+        dense = torch.empty(last - first, matrix.cols)
+        library.dense(ctypes.byref(matrix), first, last, dense.data_ptr(), threads)
+        parts.append(torch.nn.functional.linear(x, dense))
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+    return whole if bias is None else whole + bias.to(torch.float32)
 
 
 __all__ = ["Held", "Library", "Scratch", "can_load", "describe", "kind_of", "load", "product", "vector"]

@@ -264,29 +264,3 @@ template <class Emit> static void product(const Matrix& m, const Acts& a, int fi
         }
     }
 }
-
-// One row of a matrix, as an embedding is read.
-static inline void read_row(const Matrix& m, int64_t row, float* to) {
-    const int cols = m.cols, blocks = cols / 32;
-    const uint8_t* raw = (const uint8_t*)m.data;
-    for (int k = 0; k < cols; k++) {
-        if (m.kind == F32) to[k] = ((const float*)m.data)[row * cols + k];
-        else if (m.kind == BF16) to[k] = widen(((const bf16*)m.data)[row * cols + k]);
-        else if (m.kind == F16) to[k] = float(((const f16*)m.data)[row * cols + k]);
-        else if (m.kind == I8) to[k] = ((const int8_t*)m.data)[row * cols + k] * ((const float*)m.scales)[row];
-        else {
-            const int64_t at = (row / 8) * blocks + k / 32;
-            const int r = row % 8, e = k % 32;
-            const float scale = float(((const f16*)m.scales)[at * 8 + r]);
-            if (m.kind == Q4) {
-                const int lane = (e / 8 * 8 + r) * 2 + e % 2, j = e % 8 / 2;
-                const int q = (raw[at * 128 + 2 * lane + j / 2] >> 4 * (j % 2)) & 15;
-                const float low = m.mins ? float(((const f16*)m.mins)[at * 8 + r]) : -8.0f * scale;
-                to[k] = float(q) * scale + low;
-            } else {
-                const int lane = (e / 4 * 8 + r) * 2 + e % 2;
-                to[k] = float(int8_t(raw[at * 256 + 2 * lane + e % 4 / 2])) * scale;
-            }
-        }
-    }
-}

@@ -20,7 +20,7 @@ from ..errors import ModelError
 SOURCES = ("engine.cpp", "products.cpp")
 """Compiled side by side, since together they take twice as long."""
 
-HEADERS = ("products.h", "attention.h", "simd.h")
+HEADERS = ("products.h", "weights.h", "attention.h", "simd.h")
 _COMMON = ("-O2", "-std=c++17", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-fno-tree-reassoc")
 # The first set that the compiler takes. Without OpenMP one thread does all.
 _CHOICES = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ("-march=native",), ())
