@@ -16,6 +16,7 @@ from depthsched.errors import DepthschedError
 from . import evidence
 from .batching import batching
 from .cold import cold
+from .first import first
 from .long import long
 from .memory import memory
 from .pages import write_pages
@@ -46,7 +47,7 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     return command
 
 
-for function in (memory, cold, long, batching, study, paired, prompts):
+for function in (memory, cold, first, long, batching, study, paired, prompts):
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
 

@@ -25,13 +25,15 @@ def cold(
     model: str = "smollm2",
     dtype: str = "bfloat16",
     device: str = "auto",
+    weights: str = "dense",
     plan: str = "d3:alpha=0.9945",
     backend: str = "compiled",
     tokens: Tokens = 128,
 ) -> dict[str, Any]:
     """The wait for the steady speed, with an empty cache of compiled code and with a filled one."""
     options = {
-        "model": model, "dtype": dtype, "device": device, "plan": plan, "backend": backend, "tokens": tokens,
+        "model": model, "dtype": dtype, "device": device, "weights": weights, "plan": plan, "backend": backend,
+        "tokens": tokens,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="depthsched-") as folder:
         (Path(folder) / "models").symlink_to(cache_folder("models"))  # converting is not what is measured
@@ -40,9 +42,11 @@ def cold(
     return {"kind": "cold", **options, "rows": rows}
 
 
-def steady_after(model: str, dtype: str, device: str, plan: str, backend: str, tokens: int) -> dict[str, Any]:
+def steady_after(
+    model: str, dtype: str, device: str, weights: str, plan: str, backend: str, tokens: int
+) -> dict[str, Any]:
     """Seconds from the call to the first steps that are as fast as, but for 10%, the same steps of a second run."""
-    loaded, inputs = load(model, dtype, device)
+    loaded, inputs = load(model, dtype, device, 1, weights)
     options: dict[str, Any] = {"max_new_tokens": tokens, "backend": backend, "do_sample": False}
     began, first, second = time.perf_counter(), Watch(time.perf_counter), Watch(time.perf_counter)
     run = ds.generate(loaded, inputs, plan, streamer=first, **options)

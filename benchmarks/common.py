@@ -23,9 +23,9 @@ def numbers(name: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def load(model: str, dtype: str, device: str, batch: int = 1) -> tuple[Any, dict[str, Any]]:
+def load(model: str, dtype: str, device: str, batch: int = 1, weights: str = "dense") -> tuple[Any, dict[str, Any]]:
     """A model without an end token, so that every run has the same length, and the inputs of a comparison."""
-    loaded, tokenizer = ds.load_model(model, dtype=dtype, device=device)
+    loaded, tokenizer = ds.load_model(model, dtype=dtype, device=device, weights=weights)
     loaded.generation_config.eos_token_id = None
     return loaded, bench_inputs(tokenizer, batch, loaded.device)
 

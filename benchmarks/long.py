@@ -20,6 +20,7 @@ def long(
     model: str = "smollm2",
     dtype: str = "bfloat16",
     device: str = "auto",
+    weights: str = "dense",
     plan: str = "d3:alpha=0.9999",
     backend: str = "compiled",
     tokens: Tokens = 4096,
@@ -28,7 +29,7 @@ def long(
     """One long run after a short one that compiles: speed, bytes and memory of each full block of tokens."""
     if tokens < block:
         raise SettingsError(f"--tokens {tokens} fills no block of {block}; give at least --block")
-    loaded, inputs = load(model, dtype, device)
+    loaded, inputs = load(model, dtype, device, 1, weights)
     shape = adapter_for(loaded).shape()
     options: dict[str, Any] = {"backend": backend, "do_sample": False}
     ds.generate(loaded, inputs, plan, max_new_tokens=8, **options)
@@ -51,6 +52,7 @@ def long(
     return {
         "kind": "long",
         "dtype": str(loaded.dtype).removeprefix("torch."),
+        "weights": weights,
         "plan": plan,
         "backend": run.trace.backend,
         "compile_seconds": run.trace.compile_seconds,

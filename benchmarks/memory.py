@@ -21,6 +21,7 @@ def memory(
     model: str = "smollm2",
     dtype: str = "float32",
     device: str = "auto",
+    weights: str = "dense",
     plan: str = "full",
     batch: Count = 1,
     tokens: Tokens = 128,
@@ -29,16 +30,19 @@ def memory(
 
     All are compared with the first; 'transformers' is its own generate.
     """
-    options = {"model": model, "dtype": dtype, "device": device, "plan": plan, "batch": batch, "tokens": tokens}
+    options = {
+        "model": model, "dtype": dtype, "device": device, "weights": weights, "plan": plan, "batch": batch,
+        "tokens": tokens,
+    }  # fmt: skip
     peaks = {name: in_a_process(peak_of, {"backend": name, **options}) for name in backends.split(",")}
     first = next(iter(peaks.values()))
     rows = [{"backend": name, "peak_memory_bytes": peak, "ratio": peak / first} for name, peak in peaks.items()]
     return {"kind": "memory", **options, "rows": rows}
 
 
-def peak_of(backend: str, model: str, dtype: str, device: str, plan: str, batch: int, tokens: int) -> int:
+def peak_of(backend: str, model: str, dtype: str, device: str, weights: str, plan: str, batch: int, tokens: int) -> int:
     """Peak bytes of this process in two runs, the weights included."""
-    loaded, inputs = load(model, dtype, device, batch)
+    loaded, inputs = load(model, dtype, device, batch, weights)
     reset_peak(loaded.device)
     for _ in range(2):
         if backend == BASELINE:

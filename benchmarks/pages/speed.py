@@ -24,27 +24,38 @@ _COMPARISON: dict[str, Cell] = {
 # What memory, cold and long print: title, text, command and columns.
 _OTHERS: dict[str, tuple[str, str, str, dict[str, Cell]]] = {
     "memory": (
-        "Memory, {dtype}, batch {batch}",
+        "Memory, {dtype}, {weights} weights, batch {batch}",
         "Peak of a process that generates {tokens} tokens twice, weights and compiling included, loading not.",
-        "python -m benchmarks memory --dtype {dtype} --batch {batch}",
+        "python -m benchmarks memory --dtype {dtype} --weights {weights} --batch {batch}",
         {"backend": "{backend}", ">peak MB": _COMPARISON[">peak MB"], ">vs the first": "{ratio:.2f}"},
     ),
     "cold": (
-        "Waiting for the compiler, {dtype}",
+        "Waiting for the compiler, {dtype}, {weights} weights",
         "`{plan}`, from the call with the model loaded to steps at 90% of their steady speed, without compiled code in "
         "the cache folder (cold) and with it (warm), each in a new process.",
-        "python -m benchmarks cold --dtype {dtype}",
+        "python -m benchmarks cold --dtype {dtype} --weights {weights}",
         {
             "cache": "{cache}",
             ">seconds to steady speed": "{seconds_to_steady:.2f}",
             ">of them compiling": "{compile_seconds:.2f}",
         },
     ),
+    "first": (
+        "The first token, {dtype}, {weights} weights, batch {batch}",
+        "A prompt of {prompt_tokens} tokens a row; {backend} on {threads} threads against transformers' own generate "
+        "on the dense model, by turns.",
+        "python -m benchmarks first --dtype {dtype} --weights {weights} --batch {batch}",
+        {
+            ">seconds": spread("seconds", ".3f"),
+            ">transformers": spread("transformers", ".3f"),
+            ">ratio": spread("ratio"),
+        },
+    ),
     "long": (
-        "A long run, {dtype}",
+        "A long run, {dtype}, {weights} weights",
         "`{plan}`, {backend}; {compile_seconds:.2f} s of compiling during the run. A block's cache at full depth is "
         "{cache_mb:.0f} MB; attention reads all blocks so far, and takes more time per byte than the weights do.",
-        "python -m benchmarks long --dtype {dtype}",
+        "python -m benchmarks long --dtype {dtype} --weights {weights} --plan {plan}",
         {
             ">tokens": "{tokens}",
             ">mean depth": "{mean_depth:.1f}",
@@ -77,7 +88,7 @@ def _comparison(found: Row) -> str:
 
 def _other(found: Row) -> str:
     title, text, command, columns = _OTHERS[found["kind"]]
-    about = {**found, "cache_mb": found.get("cache_bytes", 0) / 1e6}
+    about = {"weights": "dense", **found, "cache_mb": found.get("cache_bytes", 0) / 1e6}
     rows = found["blocks" if "blocks" in found else "rows"]
     return section(
         title.format_map(about), text.format_map(about), commands(command.format_map(about)), table(columns, rows)

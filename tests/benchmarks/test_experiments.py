@@ -48,6 +48,17 @@ def test_the_wait_for_the_steady_speed(run: Run, tiny: list[object], tmp_path: P
     assert "| cold |" in printed(result, tmp_path)
 
 
+def test_the_first_token(run: Run, tiny: list[object], tmp_path: Path) -> None:
+    result = run("first", *tiny, "--batch", 2, "--rounds", 3)
+    assert result.code == 0, result.err
+    found = result.json()
+    row = found["rows"][0]
+    assert (found["batch"], found["backend"]) == (2, "compiled")
+    assert row["seconds"]["median"] > 0 < row["transformers"]["median"]
+    assert row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+    assert "The first token, float32" in printed(result, tmp_path)
+
+
 def test_a_long_run_in_blocks(run: Run, tiny: list[object], tmp_path: Path) -> None:
     result = run("long", *tiny, "--backend", "eager", "--plan", PLAN, "--tokens", 20, "--block", 8)
     assert result.code == 0, result.err

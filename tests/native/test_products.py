@@ -5,6 +5,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -15,6 +16,8 @@ from torch import Tensor
 from depthsched import native
 from depthsched.native.library import Library, load
 from depthsched.native.matrix import MANY_ROWS, Held, describe, product
+from depthsched.native.probe import wrong_product
+from depthsched.native.structs import KINDS
 from depthsched.native.toolchain import compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler: install g++")
@@ -156,3 +159,17 @@ def test_the_same_source_without_avx2(tmp_path: Path, flags: list[str]) -> None:
         for library, y in zip((plain, fast), out, strict=True):
             library.product(ctypes.byref(matrix), x.data_ptr(), y.data_ptr(), 5, 2)
         assert torch.allclose(*out, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+def test_a_wrong_product_is_found_when_the_library_is_loaded(kind: int) -> None:
+    library = load()[0]
+    assert wrong_product(library) is None
+
+    class Wrong:
+        def product(self, matrix: Any, x: int, y: int, rows: int, threads: int) -> None:
+            library.product(matrix, x, y, rows, threads)
+            if matrix._obj.kind == kind:
+                ctypes.cast(y, ctypes.POINTER(ctypes.c_float))[3] *= 1.02
+
+    assert wrong_product(Wrong()) is not None

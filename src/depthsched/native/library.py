@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import DepthschedError, DepthschedWarning, ModelError
 from ..text import one_line
 from . import build
+from .probe import wrong_product
 from .structs import MatrixStruct, ModelStruct, PassStruct
 from .toolchain import compiler
 
@@ -42,6 +43,9 @@ class Library:
         abi = _function(library, "depthsched_abi", [], c_int32)()
         if abi != ABI or self.probe(3.0) != 9.0:
             raise OSError(f"the library answers as version {abi}, not {ABI}")
+        wrong = wrong_product(self)
+        if wrong is not None:
+            raise OSError(f"the library multiplies with {wrong} weights wrongly on this machine")
 
 
 class Scratch:
