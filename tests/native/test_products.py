@@ -140,6 +140,19 @@ def test_zeros_and_extremes_in_blocks() -> None:
     assert torch.allclose(found[1], w.values[:, 40] * 1e30, rtol=1e-4)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_stays_so(value: float) -> None:
+    """As in torch: whole numbers must not hide that a model overflowed."""
+    weights: list[Any] = [torch.randn(16, 64).to(dtype) for dtype in DENSE]
+    for w in (*weights, blocks("q4", 16, 64, with_mins=True, seed=1), blocks("q8", 16, 64, with_mins=False, seed=2)):
+        x = torch.randn(3, 64)
+        x[1, 33] = value
+        finite = product(x, w).isfinite()
+        assert finite[0].all()
+        assert not finite[1].any()
+        assert finite[2].all()
+
+
 @pytest.mark.parametrize("flags", [["-march=x86-64"], ["-march=x86-64", "-fopenmp"]], ids=["plain", "threads"])
 def test_the_same_source_without_avx2(tmp_path: Path, flags: list[str]) -> None:
     if platform.machine() not in ("x86_64", "AMD64"):

@@ -47,12 +47,13 @@ struct Acts {
         for (int k = 0, b = int(size_t(t) * (cols / 32)); k + 32 <= cols; k += 32, b++) {
             const float* x = row(t) + k;
             int16_t* to = whole + size_t(t) * cols + k;
-            v8f part[4], most = {};
+            v8f part[4], most = {}, odd = {};
             UNROLL
             for (int i = 0; i < 4; i++) {
                 part[i] = load8(x + 8 * i);
                 const v8f size = part[i] < 0.0f ? -part[i] : part[i];
                 most = size > most ? size : most;
+                odd += part[i] * 0.0f;  // not zero where something is not finite, which whole numbers would hide
             }
             const float largest = max(most), by = largest > 0 ? 32767.0f / largest : 0.0f;
             v8i all = {};
@@ -63,7 +64,7 @@ struct Acts {
                 std::memcpy(to + 8 * i, &small, sizeof small);
                 all += q;
             }
-            scale[b] = largest / 32767.0f, total[b] = sum(__builtin_convertvector(all, v8f)) * scale[b];
+            scale[b] = largest / 32767.0f + sum(odd), total[b] = sum(__builtin_convertvector(all, v8f)) * scale[b];
         }
     }
 };

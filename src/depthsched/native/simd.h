@@ -113,7 +113,7 @@ static inline void join16(const float* from, float* to) {
     for (int i = 0; i < 8; i++) to[2 * i] = from[i], to[2 * i + 1] = from[i + 8];
 }
 
-// e to the x for x <= 0, to about 2e-7 of the result; what is below -87 becomes 0.
+// e to the x for x <= 0, to about 2e-7 of the result; what is below -87 becomes 0, and what is no number stays none.
 static inline v8f exp8(v8f x) {
     v8i tiny = x < -87.0f;
     x = tiny ? splat(-87.0f) : x;
@@ -129,5 +129,5 @@ static inline v8f exp8(v8f x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     v8f e = p * (v8f)((whole + 127) << 23);
-    return tiny ? splat(0.0f) : e;
+    return x == x ? (tiny ? splat(0.0f) : e) : x;
 }

@@ -67,7 +67,7 @@ def generate(
         Drive a model family that is unknown or refused.
     streamer : transformers streamer, optional
     drop_finished : bool
-        Leave rows that have stopped out of the batch, in the eager backend. A cache of the caller's loses their
+        Leave rows that have stopped out of the batch, where the backend can: eager, and compiled on a CPU. A cache of the caller's loses their
         rows, and the trace still has a (padding) token for them.
     **generate_kwargs
         What ``model.generate`` takes for greedy decoding or sampling: logits processors, stopping criteria,

@@ -101,4 +101,4 @@ class NativeBackend:
             dtype=model.dtype, room=max(room, attention_mask.shape[1] + 1),
         )  # fmt: skip
         decoder = NativeDecoder(library, model, kv, starts, self.plan.keep_sets, write_kv=self.write_kv)
-        return decoder.prompt(input_ids) if logits is None else logits, decoder
+        return decoder.prompt(input_ids, chunk) if logits is None else logits, decoder

@@ -39,7 +39,7 @@ class NativeDecoder:
         self.kv.length += 1
         return logits
 
-    def prompt(self, input_ids: Tensor) -> Tensor:
+    def prompt(self, input_ids: Tensor, chunk: int | None = None) -> Tensor:
         """Logits of the last tokens of a prompt ``[batch, tokens]``, whose padding is left out."""
         held, batch, length = self.kv.length, *input_ids.shape
         slots = torch.arange(held, held + length, dtype=torch.int32).repeat(batch)
@@ -48,7 +48,7 @@ class NativeDecoder:
         ids, rows, slots = input_ids.reshape(-1)[real], rows[real], slots[real]
         self.kv.reserve(held + length)
         logits = []
-        for part in torch.split(torch.arange(len(ids)), MOST_TOKENS):
+        for part in torch.split(torch.arange(len(ids)), min(chunk or MOST_TOKENS, MOST_TOKENS)):
             last = (slots[part] == held + length - 1).nonzero()[:, 0].int()
             logits.append(self.forward(ids[part], rows[part], slots[part], last, self.model.num_layers))
         self.kv.length = held + length
