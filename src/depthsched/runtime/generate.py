@@ -67,8 +67,8 @@ def generate(
         Drive a model family that is unknown or refused.
     streamer : transformers streamer, optional
     drop_finished : bool
-        Leave rows that have stopped out of the batch, where the backend can: eager, and compiled on a CPU. A cache of the caller's loses their
-        rows, and the trace still has a (padding) token for them.
+        Leave rows that have stopped out of the batch, where the backend can: eager, and compiled on a CPU. A cache
+        of the caller's loses their rows, and the trace still has a (padding) token for them.
     **generate_kwargs
         What ``model.generate`` takes for greedy decoding or sampling: logits processors, stopping criteria,
         ``stop_strings`` with ``tokenizer``, ``generation_config``, ``output_scores`` and ``output_logits`` (in
