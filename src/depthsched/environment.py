@@ -10,7 +10,6 @@ from typing import Any
 
 from . import plugins
 
-COMPILERS = ("g++", "clang++")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -43,7 +43,7 @@ def test_every_line_is_a_command_that_parses(lines: list[str]) -> None:
         for spec in (context.params.get("plans") or context.params.get("schedule") or "full").split(";"):
             parse_schedule(spec.partition("+profile=")[0].partition("@")[0])
     assert {name for module, name in seen if module == "benchmarks"} == {
-        "memory", "cold", "long", "batching", "study", "paired", "prompts", "pages", "peers",
+        "memory", "cold", "first", "long", "batching", "study", "paired", "prompts", "pages", "peers",
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from .. import models, plugins
-from ..environment import BROWSERS, COMPILERS, installed, machine, program, versions
+from ..environment import BROWSERS, installed, machine, program, versions
 from ..errors import ModelError, SettingsError
 from ..files import cache_folder
 from .doctor_check import check_backends
@@ -104,15 +104,20 @@ def _gpu() -> Finding:
 
 
 def _programs() -> list[Finding]:
-    needs = {
-        "C++ compiler": (COMPILERS, "install g++ for compiled backends"),
-        "Chromium": (BROWSERS, "only the tests of reports need it: apt-get install chromium"),
-    }
-    found = []
-    for name, (programs, advice) in needs.items():
-        path = program(*programs)
-        found.append(Finding(name, path is not None, path or advice))
-    return found
+    browser = program(*BROWSERS)
+    advice = "only the tests of reports need it: apt-get install chromium"
+    return [_compiler(), Finding("Chromium", browser is not None, browser or advice)]
+
+
+def _compiler() -> Finding:
+    from ..native import toolchain
+
+    try:
+        command = toolchain.compiler()
+    except ModelError as error:  # $CXX names no program
+        return Finding("C++ compiler", False, str(error))
+    found = " ".join(command or []) or "install g++ for compiled backends"
+    return Finding("C++ compiler", command is not None, found)
 
 
 def _extras() -> list[Finding]:

@@ -148,18 +148,22 @@ class DepthLM(HFLM):  # type: ignore[misc]
         if not self._prefix or not self._starts_with_prefix(context, mask):
             inputs = {"input_ids": context, "attention_mask": mask}
             return generate(self.model, inputs, plan, backend=self.runtime, **options)
-        # The padding moves from in front of the prefix to behind it, where the rows begin to differ.
         cut, batch = len(self._prefix), len(context)
         rest = context.shape[1] - cut
-        prefix = torch.tensor([self._prefix], device=context.device).expand(batch, -1)
-        ids = torch.cat([prefix, context[:, -rest:] * mask[:, :rest] + context[:, :rest] * (1 - mask[:, :rest])], -1)
-        mask = torch.cat([mask.new_ones(batch, cut), mask[:, :rest]], dim=-1)
+        # In front of the prefix a row has as much padding as it is shorter than the longest: behind it, its own part.
+        own_mask = mask[:, :rest]
+        own = context[:, -rest:] * own_mask
         dense = self._dense(batch)
-        cache = self.store.cache(self._prefix, ids[:, cut:], mask[:, cut:], options["max_new_tokens"] + 1, dense=dense)
-        inputs = {"input_ids": ids, "attention_mask": mask}
+        cache = self.store.cache(self._prefix, own, own_mask, options["max_new_tokens"] + 1, dense=dense)
         options = {**options, "past_key_values": cache}
         if dense:
+            inputs = {"input_ids": context, "attention_mask": mask}
             return generate(self.model, inputs, plan, backend=self.runtime, **options)
+        prefix = torch.tensor([self._prefix], device=context.device).expand(batch, -1)
+        inputs = {
+            "input_ids": torch.cat([prefix, own + context[:, :rest] * (1 - own_mask)], dim=-1),
+            "attention_mask": torch.cat([mask.new_ones(batch, cut), own_mask], dim=-1),
+        }
         with shared_prefix(self.model):
             return generate(self.model, inputs, plan, backend="eager", **options)
 

@@ -63,7 +63,8 @@ class PromptStore:
         room : int
             Tokens that the rows will add, their last prompt token included.
         dense : bool
-            Repeat the prefix for each row, in a cache that every backend reads, rather than share it.
+            Repeat the prefix for each row, in a cache that every backend reads, rather than share it. Its rows are
+            padded in front of the prefix, as those of a batch are, and not behind it.
         """
         held = self._prefix(prefix)
         own = self._own(prefix, held, ids, mask)
@@ -75,11 +76,7 @@ class PromptStore:
 
         cache = DynamicCache()
         for i, (shared, mine) in enumerate(zip(held, own, strict=True)):
-            keys, values = (
-                torch.cat([part.expand(len(ids), -1, -1, -1), rest], dim=-2)
-                for part, rest in zip(shared, mine, strict=True)
-            )
-            cache.update(keys, values, i)
+            cache.update(*(_left_padded(*parts, mask[:, :-1]) for parts in zip(shared, mine, strict=True)), i)
         cache.scratch = True  # nobody reads it after the run
         return cache
 
@@ -115,6 +112,15 @@ class PromptStore:
         self.adapter.decoder(
             input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
         )
+
+
+def _left_padded(prefix: Tensor, own: Tensor, mask: Tensor) -> Tensor:
+    """K or V of rows, ``[batch, kv_heads, tokens, head_dim]``, with the padding of their own part moved to the front."""
+    whole = torch.cat([prefix.expand(len(own), -1, -1, -1), own], dim=-2)
+    places = torch.arange(whole.shape[-2], device=whole.device).expand(len(own), -1)
+    padding = torch.nn.functional.pad(mask == 0, (prefix.shape[-2], 0))
+    order = places.where(~padding, places - whole.shape[-2]).argsort(dim=-1)
+    return whole.gather(-2, order[:, None, :, None].expand_as(whole))
 
 
 def _bytes(rows: list[KV]) -> int:

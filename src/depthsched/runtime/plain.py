@@ -108,7 +108,7 @@ def _whole_bytes(weight: Any) -> bool:
 
 
 def _shape(module: Any) -> Any:
-    """Sizes of a module of one of the known classes; of one with blocks, without making them dense."""
-    if isinstance(module, BlockLinear):
+    """Sizes of a module of one of the known classes, the same for a matrix in blocks as for a dense one."""
+    if isinstance(module, (nn.Linear, BlockLinear)):
         return module.in_features, module.out_features, module.bias is not None
     return [(name, tuple(p.shape)) for name, p in module._parameters.items() if p is not None]
