@@ -115,7 +115,7 @@ class PromptStore:
 
 
 def _left_padded(prefix: Tensor, own: Tensor, mask: Tensor) -> Tensor:
-    """K or V of rows, ``[batch, kv_heads, tokens, head_dim]``, with the padding of their own part moved to the front."""
+    """K or V of rows, ``[batch, kv_heads, tokens, head_dim]``: the padding of their own part moves to the front."""
     whole = torch.cat([prefix.expand(len(own), -1, -1, -1), own], dim=-2)
     places = torch.arange(whole.shape[-2], device=whole.device).expand(len(own), -1)
     padding = torch.nn.functional.pad(mask == 0, (prefix.shape[-2], 0))
