@@ -260,3 +260,16 @@ def test_the_saving_of_smollm2_in_int8(smollm2: tuple[Any, Any]) -> None:
     layer = sum(map(weights_by_hand, model.model.layers[0].modules()))
     assert run.shape.layer_bytes == (layer,) * 30
     assert layer < 0.3 * run.shape.layer_params * run.shape.weight_bytes
+
+
+def test_a_shape_is_that_of_the_weights_as_they_are_now() -> None:
+    """It is remembered between runs; weights that are replaced, or given another dtype, are counted anew."""
+    model = make_tiny("llama")
+    before = adapter_for(model).shape()
+    assert adapter_for(model).shape() is before
+    model.half()
+    halved = adapter_for(model).shape()
+    assert halved.head_bytes == before.head_bytes / 2
+    model.model.layers[3].mlp.up_proj = torch.nn.Identity()
+    assert adapter_for(model).shape().layer_bytes[3] < halved.layer_bytes[3]
+    assert adapter_for(make_tiny("llama")).shape() == before

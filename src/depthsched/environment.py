@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -13,6 +14,7 @@ from . import plugins
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
+@functools.cache
 def installed(package: str) -> str | None:
     """The version of an installed distribution."""
     try:

@@ -30,28 +30,28 @@ def weights_sample(model: Any) -> list[float]:
     in_blocks = block_matrices(model)
     matrices |= in_blocks
     each = max(_SAMPLES // max(len(matrices), 1), 2)
-    sample: list[float] = []
-    for name, weight in sorted(matrices.items()):
-        size = math.prod(weight.shape)
-        stride = max(size // each, 1)
-        taken = slice(stride // 3, size, stride)  # an odd offset, so that the sample is not all from one column
-        if name in in_blocks:
-            sample += _in_blocks(name, weight, list(range(size)[taken][:each]))
-        else:
-            sample += _values(model, name, weight).detach().reshape(-1)[taken][:each].float().tolist()
-    return sample
+    places = {name: _spread(math.prod(weight.shape), each) for name, weight in matrices.items()}
+    sample = _in_blocks({name: (matrix, places[name]) for name, matrix in in_blocks.items()})
+    for name in matrices.keys() - in_blocks.keys():
+        taken = _values(model, name, matrices[name]).detach().reshape(-1)
+        sample[name] = taken[places[name].start : places[name].stop : places[name].step].float().tolist()
+    return [value for name in sorted(matrices) for value in sample[name]]
 
 
-def _in_blocks(name: str, matrix: Any, positions: list[int]) -> list[float]:
-    """Some weights of a matrix in blocks, counted row by row."""
-    import torch
+def _spread(size: int, count: int) -> range:
+    """That many places of a matrix at equal distances, or one more or less."""
+    stride = max(size // count, 1)
+    return range(stride // 3, size, stride)[:count]  # an odd offset, so that the sample is not all from one column
 
-    if matrix.quants.is_meta:
-        raise ProfileError(f"weight {name} is on the meta device, without its values; load the model's weights")
-    places = torch.tensor(positions, device=matrix.quants.device)
-    rows = matrix.rows_of(places // matrix.columns)
-    values: list[float] = rows.gather(1, (places % matrix.columns)[:, None]).flatten().tolist()
-    return values
+
+def _in_blocks(wanted: dict[str, tuple[Any, range]]) -> dict[str, list[float]]:
+    """Some weights of matrices in blocks, counted row by row."""
+    from .blocks.matrix import entries
+
+    for name, (matrix, _) in wanted.items():
+        if matrix.quants.is_meta:
+            raise ProfileError(f"weight {name} is on the meta device, without its values; load the model's weights")
+    return dict(zip(wanted, entries([*wanted.values()]), strict=True))
 
 
 def _values(model: Any, name: str, weight: Any) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "profile.json", "bridges.safetensors"
+
+
+@functools.lru_cache(maxsize=32)
+def _sha256(path: Path, *version: int) -> str:
+    """Checksum of a file; read once for each version of it, since every run with a profile asks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -139,12 +146,11 @@ class Profile:
     def _check_tensors(self) -> None:
         path = self.folder / TENSORS_NAME
         try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != self.tensors_bytes:
-                    raise ProfileError(f"{path} is truncated: {size} of {self.tensors_bytes} bytes")
-                if hashlib.file_digest(file, "sha256").hexdigest() != self.tensors_sha256:
-                    raise ProfileError(f"{path} was edited: its checksum differs; calibrate again")
+            stat = path.stat()
+            if stat.st_size != self.tensors_bytes:
+                raise ProfileError(f"{path} is truncated: {stat.st_size} of {self.tensors_bytes} bytes")
+            if _sha256(path.absolute(), stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) != self.tensors_sha256:
+                raise ProfileError(f"{path} was edited: its checksum differs; calibrate again")
         except OSError:
             raise ProfileError(f"{path} is missing; copy the whole folder, or calibrate again") from None
 

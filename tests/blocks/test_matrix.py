@@ -7,7 +7,7 @@ from gguf import GGMLQuantizationType, quants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depthsched.blocks.matrix import KINDS, BlockMatrix
+from depthsched.blocks.matrix import KINDS, BlockMatrix, entries
 from depthsched.errors import ModelError
 
 pytestmark = pytest.mark.quick
@@ -57,6 +57,16 @@ def test_some_rows(case: tuple[str, int, int, int], start: int, stop: int) -> No
     for name in ("quants", "scales", "mins"):
         before, after = getattr(matrix, name), getattr(back, name)
         assert (before is None and after is None) or (torch.equal(before, after) and after.is_contiguous())
+
+
+@given(st.lists(matrices, max_size=5), st.data())
+def test_some_weights_of_many_matrices(cases: list[tuple[str, int, int, int]], data: st.DataObject) -> None:
+    wanted = []
+    for kind, groups, blocks, seed in cases:
+        matrix = BlockMatrix.from_gguf(raw_blocks(kind, 8 * groups, blocks, seed), kind)
+        place = st.integers(0, matrix.rows * matrix.columns - 1)
+        wanted.append((matrix, data.draw(st.lists(place, max_size=4))))
+    assert entries(wanted) == [matrix.dequantise().flatten()[places].tolist() for matrix, places in wanted]
 
 
 @pytest.mark.parametrize("kind", KINDS)

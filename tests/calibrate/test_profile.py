@@ -96,6 +96,7 @@ def test_a_profile_without_bridges_can_be_saved(tmp_path: Path) -> None:
 def test_a_damaged_profile_is_refused(profile: ds.Profile, tmp_path: Path, damage: str) -> None:
     folder = Path(shutil.copytree(profile.folder, tmp_path / "copy"))
     file, tensors = folder / "profile.json", folder / "bridges.safetensors"
+    ds.Profile.load(folder)  # what was whole a moment ago is looked at again
     if damage == "truncate":
         file.write_text(file.read_text()[:-100])
     elif damage == "edit":

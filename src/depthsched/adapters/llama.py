@@ -30,12 +30,17 @@ class LlamaAdapter(Adapter):
         """
         from torch import nn
 
-        from .storage import logical_weights, stored_bytes
+        from .storage import remembered
 
         layers: list[Any] = list(self.layers._modules.values())  # not what an attached plan makes of them
+        head = [self.model.get_output_embeddings(), getattr(self.decoder, "norm", nn.Identity())]
+        return remembered(self.model, [*layers, *head], lambda: self._shape(layers, head))
+
+    def _shape(self, layers: list[Any], head: list[Any]) -> ModelShape:
+        from .storage import logical_weights, stored_bytes
+
         heads, head_dim = self.config.num_attention_heads, layers[0].self_attn.head_dim
         kv_values = 2 * (getattr(self.config, "num_key_value_heads", None) or heads) * head_dim
-        head = [self.model.get_output_embeddings(), getattr(self.decoder, "norm", nn.Identity())]
         read = [self.active_share(layer) for layer in layers]
         weights = sum(logical_weights(layer) * share for layer, share in zip(layers, read, strict=True))
         return ModelShape(

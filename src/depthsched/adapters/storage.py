@@ -5,8 +5,9 @@ Knows the forms that quantised weights take, and none of the packages that make 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,8 +15,28 @@ from torch import Tensor, nn
 # Where bitsandbytes and HQQ keep scales and code books: on the weight, or on the module that owns it.
 _BESIDE_WEIGHT = ("quant_state", "CB", "SCB")
 _BESIDE_MODULE = ("quant_state", "state", "meta")
+_Found = TypeVar("_Found")
+_REMEMBERED: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
 _IN = ("in_features", "infeatures", "embedding_dim")
 _OUT = ("out_features", "outfeatures", "num_embeddings")
+
+
+def remembered(model: nn.Module, parts: Sequence[nn.Module], make: Callable[[], _Found]) -> _Found:
+    """What ``make`` found for a model, as long as the tensors of these parts stay what and where they are.
+
+    What is stored is the same from one run to the next, and reading it out takes longer than some runs.
+    """
+    tensors = [
+        (id(t), type(t), t.dtype, t.shape)
+        for part in parts
+        for module in part.modules()
+        for t in (*module._parameters.values(), *module._buffers.values())
+        if t is not None
+    ]
+    if model not in _REMEMBERED or _REMEMBERED[model][0] != tensors:
+        _REMEMBERED[model] = tensors, make()
+    found: _Found = _REMEMBERED[model][1]
+    return found
 
 
 def stored_bytes(*parts: nn.Module | Tensor) -> int:

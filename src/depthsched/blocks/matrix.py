@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -164,6 +164,14 @@ class BlockMatrix:
         assert registers is not None and scales is not None  # noqa: PT018
         return registers, scales, mins
 
+    def _blocks_at(self, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Registers ``[places, 1, n]``, scales and mins ``[places, 1]`` of the blocks around some weights."""
+        rows = [place // self.columns for place in places]
+        blocks = [place % self.columns // BLOCK for place in places]
+        at = torch.tensor([[r // GROUP for r in rows], [r % GROUP for r in rows], blocks], dtype=torch.int64).unbind()
+        registers, scales, mins = self._by_row()
+        return registers[at][:, None], scales[at][:, None], None if mins is None else mins[at][:, None]
+
     def _values(self, registers: Tensor, scales: Tensor, mins: Tensor | None) -> Tensor:
         """Float32 ``[rows, columns]`` of registers ``[rows, blocks, n]``, scales and mins ``[rows, blocks]``."""
         lanes = registers.contiguous().view(torch.uint8).view(*registers.shape, 2, 2)  # [.., register, parity, byte]
@@ -178,6 +186,26 @@ class BlockMatrix:
         if mins is not None:
             values += mins.to(torch.float32)[..., None]
         return values.flatten(1)
+
+
+def entries(wanted: Sequence[tuple[BlockMatrix, Sequence[int]]]) -> list[list[float]]:
+    """Some weights of each of many matrices, by their places counted row by row.
+
+    All blocks of a kind are made dense together: a sample of a model is few weights of hundreds of matrices.
+    """
+    found: list[list[float]] = [[] for _ in wanted]
+    together: dict[tuple[str, bool], list[int]] = {}
+    for index, (matrix, _) in enumerate(wanted):
+        together.setdefault((matrix.kind, matrix.mins is not None), []).append(index)
+    for members in together.values():
+        parts = [wanted[i][0]._blocks_at(wanted[i][1]) for i in members]
+        registers, scales, mins = ([p.cpu() for p in part if p is not None] for part in zip(*parts, strict=True))
+        first = wanted[members[0]][0]
+        values = first._values(torch.cat(registers), torch.cat(scales), torch.cat(mins) if mins else None).tolist()
+        rows = iter(values)
+        for i in members:
+            found[i] = [next(rows)[place % BLOCK] for place in wanted[i][1]]
+    return found
 
 
 def _pack(registers: Tensor, scales: Tensor, mins: Tensor | None) -> BlockMatrix:
