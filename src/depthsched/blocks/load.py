@@ -33,12 +33,15 @@ def pack(gguf: Path, folder: Path) -> None:
     ModelError
         Not a GGUF file, another architecture, or no weights in blocks.
     """
-    from gguf import GGUFReader
     from transformers import AutoConfig, AutoTokenizer
 
+    from .reader import Reader, write_without_vocabulary
+
     try:
-        reader = GGUFReader(gguf)
-        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        reader, small = Reader(gguf), folder / gguf.name
+        write_without_vocabulary(reader, small)
+        config = AutoConfig.from_pretrained(folder, gguf_file=small.name)
+        small.unlink()
         if config.model_type not in _ARCHITECTURES:
             known = ", ".join(_ARCHITECTURES)
             raise ModelError(f"native weights are for {known}, and {gguf.name} is {config.model_type}; use dense")
