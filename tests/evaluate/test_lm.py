@@ -46,7 +46,7 @@ def test_batch_prefix_and_backend_change_no_output(folder, data, plan):
     base = {"data": data, **OPTIONS}
     want = Evaluation(EvalOptions(str(folder), (TASK,), backend="eager", batch=1, **base)).run(plan)
     assert len({output for _, output, _ in outputs(want)}) > 1
-    for backend, batch in (("eager", 4), ("compiled", 1)):
+    for backend, batch in (("eager", 4), ("compiled", 1), ("compiled", 3)):
         got = Evaluation(EvalOptions(str(folder), (TASK,), backend=backend, batch=batch, **base)).run(plan)
         assert outputs(got) == outputs(want)
         assert [s.depths for s in got[0].samples] == [s.depths for s in want[0].samples]

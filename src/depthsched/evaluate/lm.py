@@ -15,6 +15,7 @@ from ..errors import PlanError
 from ..models import load_model
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
+from ..runtime.backends import maker
 from ..runtime.generate import generate
 from ..runtime.run import Run
 from ..schedule import AdaptiveSchedule
@@ -153,7 +154,7 @@ class DepthLM(HFLM):  # type: ignore[misc]
         # In front of the prefix a row has as much padding as it is shorter than the longest: behind it, its own part.
         own_mask = mask[:, :rest]
         own = context[:, -rest:] * own_mask
-        dense = self._dense(batch)
+        dense = self._dense(plan, context.shape[1] + options["max_new_tokens"])
         cache = self.store.cache(self._prefix, own, own_mask, options["max_new_tokens"] + 1, dense=dense)
         options = {**options, "past_key_values": cache}
         if dense:
@@ -167,11 +168,10 @@ class DepthLM(HFLM):  # type: ignore[misc]
         with shared_prefix(self.model):
             return generate(self.model, inputs, plan, backend="eager", **options)
 
-    def _dense(self, batch: int) -> bool:
-        """Whether the backend needs each row's own copy of the prefix. On a CPU, a batch is fastest in eager."""
-        return self.runtime not in ("eager", "auto") or (
-            self.runtime == "auto" and (self.model.device.type != "cpu" or batch == 1)
-        )
+    def _dense(self, plan: DepthPlan, max_tokens: int) -> bool:
+        """Whether a fast backend will run: its rows each need a copy of the prefix, and it outruns sharing."""
+        make, _ = maker(self.runtime, adapter_for(self.model), plan, write_kv=False, batch=1, max_tokens=max_tokens)
+        return make is not None
 
     def _starts_with_prefix(self, context: Tensor, mask: Tensor) -> bool:
         """False where lm-eval cut a prompt on the left because it was too long."""
