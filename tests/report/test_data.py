@@ -33,7 +33,7 @@ EVAL = {
 
 def cell(measure="eval", plan="constant:depth=20@middle-out", **changes):
     label = plan.partition("@")[0]
-    return Cell(measure, "smollm2", "float32", "auto", plan, label, **{"options": {"task": "t"}, **changes})
+    return Cell(measure, "smollm2", "float32", "auto", "auto", plan, label, **{"options": {"task": "t"}, **changes})
 
 
 def stored(folder, records, missing=()):

@@ -125,6 +125,15 @@ def test_a_cell_is_known_by_content_and_not_by_place(grid, tmp_path):
     assert Cell.from_json(limited.to_json()) == limited
 
 
+def test_weights_tell_cells_apart_and_those_of_0_1_0_are_dense(grid):
+    text = "schedules: full\nprompts: p.jsonl\nweights: "
+    ids = {form: cells_of(read_grid(grid(text + form)))[0].id for form in ("auto", "native", "dense")}
+    assert len(set(ids.values())) == 3
+    old = cells_of(read_grid(grid(text + "dense")))[0].to_json()
+    assert old.pop("weights") == "dense"
+    assert Cell.from_json(old).id == ids["dense"]
+
+
 def test_the_grid_of_the_documentation_and_its_table_of_keys():
     page = DOCS / "how-to" / "sweep.md"
     (block,) = (block for block in blocks(page) if block.title == "grid.yaml")

@@ -20,7 +20,7 @@ class Cell:
     ----------
     measure : str
         ``score``, ``bench`` or ``eval``.
-    model, dtype, device : str
+    model, dtype, device, weights : str
         As :func:`depthsched.load_model` takes them.
     plan : str
         The whole plan as text, with its settings written out.
@@ -38,6 +38,7 @@ class Cell:
     model: str
     dtype: str
     device: str
+    weights: str
     plan: str
     label: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -55,7 +56,8 @@ class Cell:
         """Hash of everything that decides the result: the name of the cell's file."""
         inputs = {name: digest for name, digest in self.digests.items() if name != "profile"}
         content = [FORMAT, self.measure, self.model, self.dtype, self.device, self.plan_key, self.options, inputs]
-        return json_digest(content)
+        # Without the word the weights are dense, as they all were in 0.1.0, whose results stay what they are.
+        return json_digest(content if self.weights == "dense" else [*content, self.weights])
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
@@ -63,5 +65,5 @@ class Cell:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
-        """Read a cell back."""
-        return cls(**data)
+        """Read a cell back, of 0.1.0 too."""
+        return cls(**{"weights": "dense", **data})

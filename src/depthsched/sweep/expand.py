@@ -43,6 +43,7 @@ def cells_of(grid: Grid) -> list[Cell]:
                         model=model,
                         dtype=dtype,
                         device=grid.device,
+                        weights=grid.weights,
                         plan="full" if plan.is_full else str(plan),  # no order and no bridge ever acts on it
                         label=plan.label,
                         options=options,

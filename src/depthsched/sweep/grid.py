@@ -30,7 +30,7 @@ class Grid(Settings):
     measure : tuple of str
         ``score``, ``bench`` and ``eval``.
     model, dtype : tuple of str
-    device : str
+    device, weights : str
     prompts : tuple of str
         For ``score``: prompt files, as for ``depthsched score``.
     tasks, data : tuple of str, str or None
@@ -59,6 +59,7 @@ class Grid(Settings):
     model: tuple[str, ...] = ("smollm2",)
     dtype: tuple[Literal["auto", "float32", "bfloat16", "float16"], ...] = ("auto",)
     device: str = "auto"
+    weights: Literal["auto", "native", "dense"] = "auto"
     prompts: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     data: str | None = None

@@ -23,11 +23,11 @@ def measure(cell: Cell) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(model: str, dtype: str, device: str) -> tuple[Any, Any]:
+def _loaded(model: str, dtype: str, device: str, weights: str) -> tuple[Any, Any]:
     """The model of the cell before is most often the model of this one."""
     from ..models import load_model
 
-    return load_model(model, dtype=dtype, device=device)
+    return load_model(model, dtype=dtype, device=device, weights=weights)
 
 
 def _plan(cell: Cell, model: Any, horizon: int) -> DepthPlan:
@@ -40,7 +40,7 @@ def _score(cell: Cell) -> dict[str, Any]:
     from ..score import own_answers, read_prompts, score, token_map
 
     options = cell.options
-    model, tokenizer = _loaded(cell.model, cell.dtype, cell.device)
+    model, tokenizer = _loaded(cell.model, cell.dtype, cell.device, cell.weights)
     plan = _plan(cell, model, options["max_new_tokens"])
     rows = read_prompts(cell.paths["prompts"], options["limit"])
     length = options["max_new_tokens"]
@@ -58,7 +58,7 @@ def _bench(cell: Cell) -> dict[str, Any]:
     from ..bench import bench_inputs, compare
 
     options = cell.options
-    model, tokenizer = _loaded(cell.model, cell.dtype, cell.device)
+    model, tokenizer = _loaded(cell.model, cell.dtype, cell.device, cell.weights)
     plan = _plan(cell, model, options["tokens"])
     plans = {"full": PlanSpec.parse("full").resolve(plan.num_layers, options["tokens"])}
     if any(depth != plan.num_layers for depth in plan.depths) or plan.adaptive:
@@ -80,7 +80,8 @@ def _eval(cell: Cell) -> dict[str, Any]:
     check_eval()
     from ..evaluate.evaluation import EvalOptions, evaluate_cell
 
-    own = {"data": cell.paths.get("data"), "dtype": cell.dtype, "device": cell.device, **cell.options}
+    loaded = {"dtype": cell.dtype, "device": cell.device, "weights": cell.weights}
+    own = {"data": cell.paths.get("data"), **loaded, **cell.options}
     options = EvalOptions(cell.model, (own.pop("task"),), **own)
     return {"eval": evaluate_cell(options, PlanSpec.parse(cell.plan))}
 

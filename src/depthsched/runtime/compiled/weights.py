@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...adapters import Adapter
-from .paging import clean_mapping, forget
 
 # One row of a few heads would keep a handful of a GPU's processors busy; every chunk is a task of its own.
 GPU_CHUNK = 64
@@ -53,13 +49,6 @@ class Layout:
     num_layers: int
     dtype: torch.dtype
     device: torch.device
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the weights that a full-depth step reads."""
-        layer, head = self.shapes[: len(self.spec.names)], self.shapes[len(self.spec.names) :]
-        values = self.num_layers * sum(map(math.prod, layer)) + sum(map(math.prod, head))
-        return values * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -104,7 +93,7 @@ def fuse(adapter: Adapter) -> FusedModel:
     """
     decoder: Any = adapter.decoder
     with torch.no_grad():
-        weights = _all_weights([*adapter.layers])
+        weights = tuple(_layer_weights(layer) for layer in adapter.layers)
     embedding = decoder.embed_tokens.weight.detach()
     return FusedModel(layout_of(adapter), weights, embedding, _head(adapter), decoder.rotary_emb)
 
@@ -113,30 +102,6 @@ def _head(adapter: Adapter) -> tuple[Tensor, ...]:
     decoder: Any = adapter.decoder
     output = adapter.model.get_output_embeddings()
     return tuple(t.detach() for t in (decoder.norm.weight, output.weight, output.bias) if t is not None)
-
-
-def _all_weights(layers: list[Any]) -> tuple[tuple[Tensor, ...], ...]:
-    """The weights of all layers, fused; what fusing leaves unused is given back layer by layer."""
-    first = _parts(layers[0])["qkv"]
-    if _adjacent(first):
-        return tuple(_layer_weights(layer) for layer in layers)
-    mapping = clean_mapping(first[0])
-    rows = []
-    for layer in layers:
-        before = [part.detach() for group in _parts(layer).values() if len(group) > 1 for part in group]
-        rows.append(_layer_weights(layer))
-        for part in before if mapping is not None else ():
-            forget(part, mapping)
-    _give_back()
-    return tuple(rows)
-
-
-def _give_back() -> None:
-    """Return the memory of the weights that were just replaced, which glibc would keep for later."""
-    if sys.platform.startswith("linux"):
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 def _spec(layer: Any, names: tuple[str, ...]) -> LayerSpec:
