@@ -114,6 +114,9 @@ def _gguf(name: str) -> tuple[Path, str] | None:
     path = Path(name).expanduser()
     if not path.is_file():
         raise ModelError(f"no such file: {name}")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{path.name} is not a GGUF file that transformers can read: it does not begin with GGUF")
     stat = path.stat()
     return path, f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}"
 
