@@ -54,6 +54,7 @@ def long(
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "weights": weights,
         "plan": plan,
+        "tokens": tokens,
         "backend": run.trace.backend,
         "compile_seconds": run.trace.compile_seconds,
         "cache_bytes": block * shape.num_layers * shape.kv_values * shape.kv_bytes,

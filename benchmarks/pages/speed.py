@@ -52,10 +52,10 @@ _OTHERS: dict[str, tuple[str, str, str, dict[str, Cell]]] = {
         },
     ),
     "long": (
-        "A long run, {dtype}, {weights} weights",
+        "A long run of {tokens} tokens, {dtype}, {weights} weights",
         "`{plan}`, {backend}; {compile_seconds:.2f} s of compiling during the run. A block's cache at full depth is "
-        "{cache_mb:.0f} MB; attention reads all blocks so far, and takes more time per byte than the weights do.",
-        "python -m benchmarks long --dtype {dtype} --weights {weights} --plan {plan}",
+        "{cache_mb:.0f} MB, and attention reads all blocks so far: tokens/s falls as the bytes grow, GB/s should not.",
+        "python -m benchmarks long --dtype {dtype} --weights {weights} --plan {plan} --tokens {tokens}",
         {
             ">tokens": "{tokens}",
             ">mean depth": "{mean_depth:.1f}",
@@ -77,7 +77,7 @@ def tables(folder: Path) -> str:
 def _comparison(found: Row) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return section(
-        f"{found['model']}, {found['dtype']}, batch {found['batch']}",
+        f"{found['model']}, {found['dtype']}, {found.get('weights', 'dense')} weights, batch {found['batch']}",
         f"{found['machine']}, {found['threads']} threads; {versions}. {found['tokens']} new tokens after "
         f"{found['prompt_tokens']}, {found['repeats']} rounds. A large copy moves {found['copy_gb_per_s']:.1f} GB/s.",
         found.get("note", ""),
