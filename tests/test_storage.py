@@ -273,3 +273,11 @@ def test_a_shape_is_that_of_the_weights_as_they_are_now() -> None:
     model.model.layers[3].mlp.up_proj = torch.nn.Identity()
     assert adapter_for(model).shape().layer_bytes[3] < halved.layer_bytes[3]
     assert adapter_for(make_tiny("llama")).shape() == before
+
+
+def test_a_shape_follows_the_configuration() -> None:
+    """A token that is sent to more experts reads more, also in a model whose weights are the same."""
+    model = make_tiny("mixtral")
+    before = adapter_for(model).shape()
+    model.config.num_experts_per_tok = 4
+    assert adapter_for(model).shape().layer_bytes[0] > before.layer_bytes[0]

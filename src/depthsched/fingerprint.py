@@ -39,7 +39,7 @@ def weights_sample(model: Any) -> list[float]:
 
 
 def _spread(size: int, count: int) -> range:
-    """That many places of a matrix at equal distances, or one more or less."""
+    """That many places of a matrix at equal distances, or all where it has fewer."""
     stride = max(size // count, 1)
     return range(stride // 3, size, stride)[:count]  # an odd offset, so that the sample is not all from one column
 

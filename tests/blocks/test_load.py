@@ -4,19 +4,22 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
+from gguf import GGUFValueType, ReaderField
 
 import depthsched as ds
 from depthsched import files, models
 from depthsched.adapters import adapter_for
 from depthsched.adapters.storage import logical_weights, stored_bytes
 from depthsched.blocks.modules import BlockEmbedding, BlockLinear, weights_form
+from depthsched.blocks.reader import Reader, write_without_vocabulary
 from depthsched.errors import ModelError
 from depthsched.profile import ModelIdentity
 
-from .files import LAYERS, write_gguf
+from .files import LAYERS, WORDS, write_gguf
 
 pytestmark = pytest.mark.quick
 
@@ -241,3 +244,21 @@ def test_the_embedded_model(smollm2: tuple[Any, Any]) -> None:
     with torch.no_grad():
         agree(native(**ids).logits, dense(**ids).logits)
     assert ModelIdentity.of(native, "x") == ModelIdentity.of(dense, "x")
+
+
+def test_a_configuration_is_read_without_the_vocabulary(tmp_path: Path) -> None:
+    """Arrays of every form: flat ones are copied, those that gguf's writer refuses are left out."""
+    reader = Reader(write_gguf(tmp_path / "tiny.gguf"))
+    array, number = GGUFValueType.ARRAY, GGUFValueType.UINT32
+    one = np.array([7], dtype=np.uint32)
+    for name, parts, types in (
+        ("some.flat", [one], [array, number]),
+        ("some.empty", [], [array]),
+        ("some.nested", [one], [array, array, number]),
+    ):
+        reader.fields[name] = ReaderField(0, name, parts, [*range(len(parts))], types)
+    write_without_vocabulary(reader, tmp_path / "small.gguf")
+    small = Reader(tmp_path / "small.gguf").fields
+    assert small["some.flat"].contents() == [7]
+    assert not {"some.empty", "some.nested", "tokenizer.ggml.tokens"} & small.keys()
+    assert small["llama.vocab_size"].contents() == WORDS

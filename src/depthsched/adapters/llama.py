@@ -30,11 +30,13 @@ class LlamaAdapter(Adapter):
         """
         from torch import nn
 
+        from ..fingerprint import config_digest
         from .storage import remembered
 
         layers: list[Any] = list(self.layers._modules.values())  # not what an attached plan makes of them
         head = [self.model.get_output_embeddings(), getattr(self.decoder, "norm", nn.Identity())]
-        return remembered(self.model, [*layers, *head], lambda: self._shape(layers, head))
+        key = config_digest(self.model), self.dtype
+        return remembered(self.model, [*layers, *head], key, lambda: self._shape(layers, head))
 
     def _shape(self, layers: list[Any], head: list[Any]) -> ModelShape:
         from .storage import logical_weights, stored_bytes

@@ -21,20 +21,21 @@ _IN = ("in_features", "infeatures", "embedding_dim")
 _OUT = ("out_features", "outfeatures", "num_embeddings")
 
 
-def remembered(model: nn.Module, parts: Sequence[nn.Module], make: Callable[[], _Found]) -> _Found:
-    """What ``make`` found for a model, as long as the tensors of these parts stay what and where they are.
+def remembered(model: nn.Module, parts: Sequence[nn.Module], key: Any, make: Callable[[], _Found]) -> _Found:
+    """What ``make`` found for a model, as long as the tensors of these parts stay what they are, and the key.
 
-    What is stored is the same from one run to the next, and reading it out takes longer than some runs.
+    What is stored is the same from one run to the next, and reading it out takes longer than some runs. ``key`` is what
+    else it depends on.
     """
-    tensors = [
-        (id(t), type(t), t.dtype, t.shape)
-        for part in parts
-        for module in part.modules()
-        for t in (*module._parameters.values(), *module._buffers.values())
-        if t is not None
-    ]
-    if model not in _REMEMBERED or _REMEMBERED[model][0] != tensors:
-        _REMEMBERED[model] = tensors, make()
+    known = [key]
+    for part in parts:
+        for module in part.modules():
+            known += [id(vars(module).get(name)) for name in _BESIDE_MODULE]
+            for t in (*module._parameters.values(), *module._buffers.values()):
+                if t is not None:
+                    known.append((id(t), type(t), t.dtype, t.shape, *(id(vars(t).get(n)) for n in _BESIDE_WEIGHT)))
+    if model not in _REMEMBERED or _REMEMBERED[model][0] != known:
+        _REMEMBERED[model] = known, make()
     found: _Found = _REMEMBERED[model][1]
     return found
 
