@@ -54,6 +54,12 @@ def generate(
     skipped_kv: Annotated[
         str, typer.Option("--skipped-kv", help="K and V of skipped layers: auto, write or omit.")
     ] = "auto",
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="The plan drafts, full depth checks: its text, token by token.")
+    ] = False,
+    draft_tokens: Annotated[
+        str, typer.Option("--draft-tokens", help="With --lossless: tokens of a draft, or auto for as many as pay.")
+    ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Drive a model family that is unknown or refused.")] = False,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -64,6 +70,7 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     sampling = _sampling(temperature, top_p)
     _check_numbers(max_new_tokens, seed)
+    drafts = {"lossless": lossless, "draft_tokens": _count(draft_tokens)}
     spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
@@ -78,11 +85,13 @@ def generate(
     arms = [PlanSpec.parse("full").resolve(layers, max_new_tokens), plan] if compare else [plan]
     # First calls allocate and choose kernels. The plan is that of the whole run, and so is the backend it gets.
     with say.status("warming up", spinner="dots"):
-        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), plan, {**options, "max_new_tokens": 2})
+        short = {**options, **drafts, "max_new_tokens": 2}
+        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), plan, short)
     results = []
     for arm in arms:
         bar = view.progress(say, f"generating, {arm.schedule}", max_new_tokens)
-        results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, arm, options))
+        how = drafts if arm is plan else {}
+        results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, arm, {**options, **how}))
     result = results[-1]
     say_notes(spec.label, result["notes"])
     result |= {"model": model, "weights": weights_form(loaded), "prompt": text, "versions": versions()}
@@ -135,6 +144,13 @@ def _sampling(temperature: float, top_p: float | None) -> dict[str, Any]:
     if temperature == 0:
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     return {"do_sample": True, "temperature": temperature, "top_p": top_p or 1.0, "top_k": 0}
+
+
+def _count(draft_tokens: str) -> int | str:
+    try:
+        return int(draft_tokens)
+    except ValueError:
+        return draft_tokens  # auto, or refused where the run begins
 
 
 def _check_numbers(max_new_tokens: int, seed: int) -> None:

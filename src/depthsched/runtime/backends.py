@@ -27,6 +27,14 @@ class Decoder(Protocol):
         """Run one token per row, ``[batch]``, through the layers of a depth; logits ``[batch, vocabulary]``."""
         ...
 
+    def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
+        """Run some tokens of each row, ``[batch, count]``; logits ``[batch, count, vocabulary]``.
+
+        They go to the slots from ``at [batch]`` on and see their row up to their own slot; what lay there is replaced.
+        Steps and these passes are not mixed in a run. Only backends with ``drafts`` set have it.
+        """
+        ...
+
 
 class Backend(Protocol):
     """Begins one run. A context manager: the model is as before on exit."""

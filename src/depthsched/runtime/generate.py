@@ -13,10 +13,13 @@ from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
 from .arguments import effective, max_tokens, refuse_in_generate
 from .backends import make_backend
+from .eager import EagerBackend
 from .inputs import check_lengths, read_inputs
 from .loop import DecodeLoop
+from .lossless import LosslessLoop, check_lossless, drafting_backend, drafting_of
 from .native.kv import starts_of
 from .policy import as_plan, check_plan, writes_kv
+from .ragged import refuse_ragged
 from .run import Run
 
 LOOK_EVERY = 8
@@ -38,6 +41,8 @@ def generate(
     force: bool = False,
     streamer: Any = None,
     drop_finished: bool = False,
+    lossless: bool = False,
+    draft_tokens: int | str = "auto",
     **generate_kwargs: Any,
 ) -> Run:
     """Generate with a plan.
@@ -69,6 +74,12 @@ def generate(
     drop_finished : bool
         Leave rows that have stopped out of the batch, where the backend can: eager, and compiled on a CPU. A cache
         of the caller's loses their rows, and the trace still has a (padding) token for them.
+    lossless : bool
+        The plan drafts tokens, and full depth checks several in one pass and keeps those that are right: what comes out
+        is what full depth writes, the same tokens when greedy and the same distribution when sampling.
+    draft_tokens : int or str
+        With ``lossless``: tokens of each draft, or ``auto``, which takes as many as pay by what it measures in the run,
+        and none where drafting does not.
     **generate_kwargs
         What ``model.generate`` takes for greedy decoding or sampling: logits processors, stopping criteria,
         ``stop_strings`` with ``tokenizer``, ``generation_config``, ``output_scores`` and ``output_logits`` (in
@@ -82,12 +93,14 @@ def generate(
     adapter = adapter_for(model, force=force)
     model = adapter.model  # the inner one of a wrapper
     refuse_in_generate(model, generate_kwargs)
+    if lossless or draft_tokens != "auto":
+        check_lossless(model, generate_kwargs, lossless=lossless, draft_tokens=draft_tokens, cut=drop_finished)
     ids, mask = read_inputs(adapter, inputs)
     prompt = ids.shape[1]
     new = max_tokens(generate_kwargs, max_new_tokens, prompt, DEFAULT_TOKENS)
     plan = as_plan(plan, order, profile, adapter.num_layers, new)
     check_plan(plan, adapter)
-    write, own_cache = writes_kv(plan, skipped_kv), _brings_cache(model, generate_kwargs)
+    write, own_cache = writes_kv(plan, skipped_kv) and not lossless, _brings_cache(model, generate_kwargs)
     check_lengths(adapter, prompt, new)
     chosen, reason = make_backend(
         backend,
@@ -99,9 +112,17 @@ def generate(
         own_cache=own_cache,
         holes=starts_of(mask) is None,
     )
+    if lossless:
+        chosen, reason = drafting_backend(chosen, reason, backend, lambda: EagerBackend(adapter, plan))
+        if chosen.name == "eager":
+            refuse_ragged(adapter, prompt + new)
     every = plan.adaptive or drop_finished or streamer is not None or own_cache or adapter.device.type == "cpu"
     with chosen as engine:
-        loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY)
+        loop: DecodeLoop | LosslessLoop
+        if lossless:
+            loop = LosslessLoop(engine, plan, drafting_of(draft_tokens), streamer, reason)
+        else:
+            loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(
             model,

@@ -11,6 +11,7 @@ import torch
 from ..errors import MissingExtraError
 from ..plans import DepthPlan
 from ..schedule import Signals
+from .rounds import Round
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Trace:
     compile_seconds : float
         Spent on compiling before the run; not part of any step.
     steps : list of StepRecord
+    rounds : list of Round or None
+        Of a lossless run: every draft with the pass that checked it. Its steps are the tokens, each full depth's.
     """
 
     plan: DepthPlan
@@ -58,6 +61,7 @@ class Trace:
     reason: str = ""
     compile_seconds: float = 0.0
     steps: list[StepRecord] = field(default_factory=list)
+    rounds: list[Round] | None = None
 
     @property
     def depths(self) -> list[int]:
@@ -73,6 +77,9 @@ class Trace:
     def mean_depth(self) -> float:
         """Mean depth of the decode steps; full depth when there is none."""
         depths = self.decode_depths
+        if self.rounds is not None:
+            full = self.plan.num_layers
+            return sum(r.drafted * r.depth + full for r in self.rounds) / len(depths) if depths else float(full)
         return sum(depths) / len(depths) if depths else float(self.plan.num_layers)
 
     def layers(self, step: int) -> tuple[int, ...]:

@@ -1,0 +1,269 @@
+"""Lossless runs: the text is that of full depth, whatever drafts it, in whatever batch, and however it stops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+import depthsched as ds
+from depthsched.errors import PlanError
+from depthsched.runtime.lossless import accept
+from depthsched.runtime.lossless.drafting import Measured, expected_tokens, speed_up
+from depthsched.runtime.rounds import Round, acceptance
+
+from ..tiny import LAYERS, MAIN, VARIANTS, make_tiny, prompt, tiny
+from .helpers import RaiseAt, UpAndDown
+from .test_backends import compiles
+
+STEPS = 20
+PLANS: dict[str, Any] = {
+    "d3": "d3:alpha=0.9",
+    "constant": "constant:depth=6",
+    "early-exit": "constant:depth=5",
+    "rising": UpAndDown(),
+    "adaptive": "confidence:depth=5",
+}
+backends = pytest.mark.parametrize("backend", ["eager", pytest.param("compiled", marks=compiles)])
+
+
+def full(model: Any, inputs: Any, steps: int = STEPS, **options: Any) -> torch.Tensor:
+    return ds.generate(model, inputs, "full", max_new_tokens=steps, backend="eager", **options).sequences
+
+
+def drafted(model: Any, inputs: Any, plan: Any, steps: int = STEPS, **options: Any) -> ds.Run:
+    return ds.generate(model, inputs, plan, max_new_tokens=steps, lossless=True, **options)
+
+
+@pytest.mark.quick
+@backends
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("variant", MAIN)
+def test_tokens_are_those_of_full_depth(variant: str, plan: Any, batch: int, backend: str) -> None:
+    model, inputs = tiny(variant, "sdpa"), prompt(batch, 6)
+    want = full(model, inputs)
+    for count in (1, 3, "auto"):
+        run = drafted(model, inputs, plan, draft_tokens=count, backend=backend)
+        assert run.trace.backend == backend
+        assert torch.equal(run.sequences, want)
+        assert run.trace.rounds
+        assert sum(1 for _ in run.trace.steps) == STEPS
+
+
+@pytest.mark.parametrize("variant", sorted(set(VARIANTS) - set(MAIN)))
+def test_in_the_other_families(variant: str) -> None:
+    model, inputs = tiny(variant, "sdpa"), prompt(3, 6)
+    if "sliding" in variant:
+        with pytest.raises(PlanError, match=r"sliding window|another state"):
+            drafted(model, inputs, "constant:depth=6", draft_tokens=2)
+        return
+    run = drafted(model, inputs, "constant:depth=6", draft_tokens=2)
+    assert torch.equal(run.sequences, full(model, inputs))
+
+
+@pytest.mark.quick
+@backends
+@settings(max_examples=30)
+@given(st.data())
+def test_any_plan_draft_and_end(backend: str, data: st.DataObject) -> None:
+    model, inputs = tiny("llama", "sdpa"), prompt(data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9)))
+    steps = data.draw(st.integers(1, 24))
+    free = full(model, inputs, steps)
+    options: dict[str, Any] = {"pad_token_id": 0}
+    if data.draw(st.booleans()):
+        options["eos_token_id"] = data.draw(
+            st.sampled_from(sorted(set(free[:, inputs["input_ids"].shape[1] :].flatten().tolist())))
+        )
+    if data.draw(st.booleans()):
+        options["repetition_penalty"] = 1.7
+    plan = data.draw(st.sampled_from([*PLANS.values()]))
+    count = data.draw(st.sampled_from([1, 2, 5, 16, "auto"]))
+    run = drafted(model, inputs, plan, steps, draft_tokens=count, backend=backend, **options)
+    assert torch.equal(run.sequences, full(model, inputs, steps, **options))
+
+
+@backends
+def test_stop_strings_and_streamers(smollm2: tuple[Any, Any], backend: str) -> None:
+    model, tokenizer = smollm2
+    inputs = tokenizer("One, two, three, four,", return_tensors="pt")
+    options = {"stop_strings": [" seven"], "tokenizer": tokenizer, "do_sample": False}
+    want = full(model, inputs, 24, **options)
+    assert want.shape[1] < inputs["input_ids"].shape[1] + 24
+    seen: list[int] = []
+
+    class Keep:
+        def put(self, value: torch.Tensor) -> None:
+            seen.extend(value.flatten().tolist())
+
+        def end(self) -> None:
+            seen.append(-1)
+
+    run = drafted(model, inputs, "constant:depth=24", 24, draft_tokens=4, backend=backend, streamer=Keep(), **options)
+    assert torch.equal(run.sequences, want)
+    assert seen == [*want[0].tolist(), -1]
+
+
+@pytest.mark.quick
+@backends
+def test_nothing_is_left_after_an_exception(backend: str) -> None:
+    model, inputs = make_tiny("llama", "sdpa"), prompt(2, 6)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for step in (0, 3, 9):
+        with pytest.raises(KeyboardInterrupt):
+            drafted(
+                model, inputs, "constant:depth=5", draft_tokens=3, backend=backend,
+                logits_processor=[RaiseAt(step, KeyboardInterrupt())],
+            )  # fmt: skip
+        assert type(model.model.layers) is torch.nn.ModuleList
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(drafted(model, inputs, "constant:depth=5", backend=backend).sequences, full(model, inputs))
+
+
+@pytest.mark.quick
+def test_the_prompt_is_computed_once() -> None:
+    model, inputs = make_tiny("llama", "sdpa"), prompt(1, 9)
+    tokens: list[int] = []
+    handle = model.model.layers[0].register_forward_hook(lambda _, args, __: tokens.append(args[0].shape[1]))
+    try:
+        run = drafted(model, inputs, "constant:depth=6", draft_tokens=3, backend="eager")
+    finally:
+        handle.remove()
+    rounds = run.trace.rounds or []
+    assert tokens[0] == 9
+    assert sum(tokens[1:]) == sum(2 * r.drafted + 1 for r in rounds)
+
+
+@pytest.mark.quick
+def test_what_a_run_says() -> None:
+    model, inputs = tiny("llama", "sdpa"), prompt(1, 6)
+    run = drafted(model, inputs, "constant:depth=7", draft_tokens=3)
+    rounds = run.trace.rounds or []
+    assert sum(1 + sum(r.accepted) for r in rounds) >= STEPS - 1
+    said = run.to_json()["lossless"]
+    assert said["drafted"] == sum(r.drafted for r in rounds)
+    assert said["accepted"] == sum(sum(r.accepted) for r in rounds)
+    assert "drafted tokens accepted" in run.report()
+    weights = sum(r.drafted * 7 + LAYERS for r in rounds)
+    assert run.trace.mean_depth == pytest.approx(weights / (STEPS - 1))
+    always = drafted(model, inputs, "constant:depth=8", draft_tokens=3)  # the draft is full depth itself
+    assert all(r.accepted == (r.drafted,) for r in always.trace.rounds or [])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lossless": True, "draft_tokens": 0}, "draft_tokens=0 must be auto or a whole number from 1 to 16"),
+        ({"lossless": True, "draft_tokens": "many"}, "draft_tokens='many' must be auto"),
+        ({"lossless": True, "draft_tokens": True}, "draft_tokens=True must be auto"),
+        ({"draft_tokens": 3}, "add lossless=True"),
+        ({"lossless": True, "output_scores": True}, "output_scores is not kept"),
+        ({"lossless": True, "drop_finished": True}, "drop_finished is what a lossless run always does"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        ds.generate(tiny("llama"), prompt(1, 4), "constant:depth=5", max_new_tokens=2, **options)
+
+
+def p_and_q(seed: int, size: int = 6) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda: torch.softmax(2 * torch.randn(3, size, generator=generator), dim=-1)  # noqa: E731
+    return list(draw()), list(draw())
+
+
+def first_tokens(rule: Any, draws: int, seed: int) -> tuple[list[int], torch.Tensor]:
+    """How often each token comes first under an acceptance rule, and how often it should."""
+    p, q = p_and_q(seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    counts: Counter[int] = Counter()
+    for _ in range(draws):
+        draft = [int(torch.multinomial(one, 1, generator=generator)) for one in q[:2]]
+        verdict = rule(draft, q[:2], lambda place: p[place].log(), generator)
+        counts[[*draft[: verdict.accepted], verdict.token][0]] += 1
+    return [counts[i] for i in range(len(p[0]))], p[0] * draws
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sampling_is_distributed_as_full_depth(seed: int) -> None:
+    found, wanted = first_tokens(accept.sampled, 20_000, seed)
+    assert chisquare(found, wanted.double().numpy(), sum_check=False).pvalue > 1e-3
+
+
+def test_a_wrong_rule_is_found_out() -> None:
+    def always(draft: Any, *_: Any) -> accept.Verdict:
+        return accept.Verdict(len(draft), 0)
+
+    found, wanted = first_tokens(always, 2_000, 0)
+    assert chisquare(found, wanted.double().numpy(), sum_check=False).pvalue < 1e-6
+
+
+@backends
+def test_two_sampled_tokens_of_a_model(backend: str) -> None:
+    """Through the whole loop, on a vocabulary small enough to count every pair."""
+    size, draws = 6, 20_000
+    model = make_tiny("llama", "sdpa", vocab_size=size, pad_token_id=None, bos_token_id=None)
+    ids = torch.tensor([[1, 4, 2]])
+    with torch.no_grad():
+        one = torch.softmax(model(ids).logits[0, -1], dim=-1)
+        both = torch.cat([ids.expand(size, -1), torch.arange(size)[:, None]], dim=-1)
+        pairs = one[:, None] * torch.softmax(model(both).logits[:, -1], dim=-1)
+        third = torch.cat([both.repeat_interleave(size, 0), torch.arange(size).repeat(size)[:, None]], dim=-1)
+        wanted = (pairs.reshape(-1, 1) * torch.softmax(model(third).logits[:, -1], dim=-1)).sum(0)
+    torch.manual_seed(0)
+    run = ds.generate(
+        model, ids.expand(500, -1), "constant:depth=5", max_new_tokens=3, do_sample=True, top_k=0, lossless=True,
+        draft_tokens=2, backend=backend,
+    )  # fmt: skip
+    rows = [run.tokens]
+    for seed in range(1, draws // 500):
+        torch.manual_seed(seed)
+        rows.append(
+            ds.generate(
+                model, ids.expand(500, -1), "constant:depth=5", max_new_tokens=3, do_sample=True, top_k=0,
+                lossless=True, draft_tokens=2, backend=backend,
+            ).tokens
+        )  # fmt: skip
+    found = torch.cat(rows)[:, 2].bincount(minlength=size)
+    assert chisquare(found.numpy(), (wanted * draws).double().numpy(), sum_check=False).pvalue > 1e-3
+
+
+def test_acceptance_by_place() -> None:
+    rounds = [Round(5, 3, (3, 1), 0.0, 0.0), Round(5, 3, (0,), 0.0, 0.0), Round(5, 0, (0,), 0.0, 0.0)]
+    assert acceptance(rounds) == [pytest.approx(2 / 3), pytest.approx(1 / 2), 1.0]
+
+
+@given(st.floats(0, 0.99), st.integers(1, 16))
+def test_expected_tokens_are_a_geometric_sum(a: float, drafted: int) -> None:
+    assert expected_tokens(a, drafted) == pytest.approx(sum(a**i for i in range(drafted + 1)))
+    assert speed_up(a, drafted, 0.0, 1.0) == pytest.approx(expected_tokens(a, drafted))
+
+
+def simulate(acceptance: float, cost: float, verify: float, tokens: int, seed: int = 0) -> tuple[float, Measured]:
+    """Seconds of a run in which everything costs what is said, in plain steps, and the rule that ran it."""
+    rule, generator, made, spent = Measured(), torch.Generator().manual_seed(seed), 0, 0.0
+    while made < tokens:
+        drafted = min(rule.length(), tokens - made - 1)
+        stayed = 0
+        while stayed < drafted and float(torch.rand((), generator=generator)) < acceptance:
+            stayed += 1
+        draft, check = drafted * cost, 1.0 + (verify - 1.0) * drafted
+        rule.learn(Round(5, drafted, (stayed,), draft, check))
+        made, spent = made + stayed + 1, spent + draft + check
+    return spent, rule
+
+
+def test_auto_stops_where_drafting_does_not_pay() -> None:
+    spent, _ = simulate(0.1, 0.8, 1.2, 256)
+    assert spent <= 256 * 1.06
+
+
+def test_auto_drafts_where_it_pays() -> None:
+    spent, _ = simulate(0.95, 0.3, 1.02, 256)
+    assert spent <= 256 / 1.7
