@@ -73,6 +73,7 @@ class EagerDecoder:
     def drop_rows(self, rows: Tensor) -> None:
         """Go on with only these rows, indices into those held so far."""
         if self.ragged is not None:
-            return self.ragged.select(rows)
+            self.ragged.select(rows)
+            return
         self.cache.batch_select_indices(rows)
         self.mask, self.position = self.mask[rows], self.position[rows]

@@ -57,16 +57,16 @@ class Fixed:
 class Measured:
     """As many as pay, by what was measured in this run; plain steps while drafting does not.
 
-    It begins with a few plain steps, whose time is the unit, and drafts of :attr:`first` tokens. Then it takes the length
-    with the highest predicted speed-up. Where that is below 1 it stops, and tries one draft again after
+    It begins with a few plain steps, whose time is the unit, and drafts of :attr:`first` tokens. Then it takes the
+    length with the highest predicted speed-up. Where that is below 1 it stops, and tries one draft again after
     :attr:`pause` tokens, and each time twice as many.
     """
 
-    first: int = 3
+    first: int = 2
     plain_rounds: int = 4
-    trial_rounds: int = 4
+    trial_rounds: int = 2
     window: int = 24
-    pause: int = 64
+    pause: int = 96
     rounds: list[Round] = field(default_factory=list)
     stopped: bool = False
     waited: int = 0

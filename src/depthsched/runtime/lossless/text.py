@@ -48,7 +48,10 @@ class Rows:
         if not self.processors:
             return raw[0]
         ids = torch.cat([self._ids[row], self._ids[row].new_tensor(behind)])
-        processed: Tensor = self.processors(ids[None], raw)[0]
+        # Some processors know how many rows there are, and which: the others stand beside it, cut or padded to its length.
+        together = self.padded(len(ids))
+        together[row] = ids
+        processed: Tensor = self.processors(together, raw.expand(len(together), -1).clone())[row]
         return processed
 
     def propose(self, row: int, behind: list[int], logits: Tensor) -> tuple[int, Tensor | None]:
