@@ -122,6 +122,8 @@ def step_costs(
     writes: bool = False,
     bridge_params: Callable[[int], int] | None = None,
     flops: bool = False,
+    renewed: Sequence[int] = (),
+    tried: Sequence[int] = (),
 ) -> Cost:
     """Cost of decode steps: weights of the layers that run and of the LM head, K and V that are read, bridges.
 
@@ -141,6 +143,10 @@ def step_costs(
         Weights that bridges add at a depth.
     flops : bool
         Floating-point operations, two for each weight and attention over the context, in place of bytes.
+    renewed, tried : sequence of int, optional
+        Of each step, the earlier positions that ran again in its pass, at full depth, and the depth of a pass before
+        it that was thrown away, 0 for none. A pass over several positions reads the weights and the context once and
+        writes K and V of each.
     """
     account = _flops if flops else _bytes
     layers = tuple(range(shape.num_layers))
@@ -148,12 +154,19 @@ def step_costs(
     fixed, per_token = account(shape, layers, (), 0, batch)
     full = fixed + per_token * context
     lines = {}
-    for depth in set(depths):
+    for depth in {*depths, *tried} - {0}:
         keep = keep_sets[depth]
         written = [layer for layer in layers if layer not in keep] if writes else []
         lines[depth] = account(shape, keep, written, bridge_params(depth) if bridge_params else 0, batch)
     picked = np.array([lines[depth] for depth in depths]).reshape(-1, 2)
-    return Cost(full, picked[:, 0] + picked[:, 1] * context)
+    scheduled = picked[:, 0] + picked[:, 1] * context
+    if any(tried):
+        again = np.array([lines.get(depth, (0.0, 0.0)) for depth in tried]).reshape(-1, 2)
+        scheduled += again[:, 0] + again[:, 1] * context
+    if any(renewed):
+        position = full if flops else shape.num_layers * shape.kv_values * shape.kv_bytes * batch
+        scheduled += np.asarray(renewed) * position
+    return Cost(full, scheduled)
 
 
 def _bytes(

@@ -134,6 +134,8 @@ class DepthPlan:
         batch: int = 1,
         writes: bool | None = None,
         flops: bool = False,
+        renewed: Sequence[int] = (),
+        tried: Sequence[int] = (),
     ) -> Cost:
         """What decode steps cost under this plan and at full depth, in bytes moved or operations.
 
@@ -146,6 +148,8 @@ class DepthPlan:
         writes : bool, optional
             Whether skipped layers wrote K and V; left out, where the plan is not nested.
         flops : bool
+        renewed, tried : sequence of int, optional
+            Of a run that renews its cache, as :func:`depthsched.cost.step_costs` takes them.
         """
         return step_costs(
             shape,
@@ -156,6 +160,8 @@ class DepthPlan:
             writes=not self.nested if writes is None else writes,
             bridge_params=self.bridge_params,
             flops=flops,
+            renewed=renewed,
+            tried=tried,
         )
 
     @functools.cached_property

@@ -27,6 +27,17 @@ class Decoder(Protocol):
         """Run one token per row, ``[batch]``, through the layers of a depth; logits ``[batch, vocabulary]``."""
         ...
 
+    def renew(self, tokens: Tensor, at: int) -> Tensor:
+        """Run ``tokens [batch, count]`` of the slots from ``at`` on at full depth; logits of the last of each row.
+
+        What lay there is replaced, and the run goes on after them. Only backends with ``renews`` set have it.
+        """
+        ...
+
+    def held(self, length: int) -> list[tuple[Tensor, Tensor]] | None:
+        """K and V of the first ``length`` slots of each layer, ``[batch, kv_heads, length, head_dim]``, where kept."""
+        ...
+
     def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
         """Run some tokens of each row, ``[batch, count]``; logits ``[batch, count, vocabulary]``.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..adapters import Adapter
 from ..plans import DepthPlan
+from .cache import can_cut, cut
 from .depths import DepthLayers
 from .forward import run_prompt, run_several, run_tokens
 from .gate import LayerGate
@@ -27,7 +28,7 @@ class EagerBackend:
     """
 
     name = "eager"
-    drafts = True
+    drafts = renews = True
     compile_seconds = 0.0
 
     def __init__(self, adapter: Adapter, plan: DepthPlan, *, write_kv: bool = False) -> None:
@@ -60,6 +61,22 @@ class EagerDecoder:
         self.position = self.position + 1
         layers = self.backend.layers[depth]
         return run_tokens(self.backend.gate, layers, tokens[:, None], self.mask, self.position, self.cache)
+
+    def renew(self, tokens: Tensor, at: int) -> Tensor:
+        """Logits ``[batch, vocabulary]`` of the last of ``tokens [batch, count]``, at the slots from ``at`` on."""
+        cut(self.cache, at)
+        end = at + tokens.shape[1]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), end - self.mask.shape[1])], dim=-1)
+        positions = (self.mask.long().cumsum(-1) - 1).clamp_min(0)[:, at:end]
+        self.position = positions[:, -1:]
+        gate = self.backend.gate
+        return run_tokens(gate, gate.full, tokens, self.mask, positions, self.cache)
+
+    def held(self, length: int) -> list[tuple[Tensor, Tensor]] | None:
+        """K and V of the first ``length`` slots of each layer; None where the cache does not keep them all."""
+        if self.ragged is not None or not can_cut(self.cache):
+            return None
+        return [(layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in self.cache.layers]
 
     def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
         """Logits ``[rows, count, vocabulary]`` of ``tokens [rows, count]`` at the slots from ``at [rows]`` on."""

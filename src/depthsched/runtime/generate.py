@@ -13,6 +13,7 @@ from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
 from .arguments import effective, max_tokens, refuse_in_generate
 from .backends import make_backend
+from .cache import mend
 from .eager import EagerBackend
 from .inputs import check_lengths, read_inputs
 from .loop import DecodeLoop
@@ -20,6 +21,8 @@ from .lossless import LosslessLoop, check_lossless, drafting_backend, drafting_o
 from .native.kv import starts_of
 from .policy import as_plan, check_plan, writes_kv
 from .ragged import refuse_ragged
+from .renewal import renewal_of
+from .renewing import cache_to_renew, renewing_backend
 from .run import Run
 
 LOOK_EVERY = 8
@@ -43,6 +46,8 @@ def generate(
     drop_finished: bool = False,
     lossless: bool = False,
     draft_tokens: int | str = "auto",
+    verify_below: float | None = None,
+    renew: int | str | None = None,
     **generate_kwargs: Any,
 ) -> Run:
     """Generate with a plan.
@@ -67,7 +72,9 @@ def generate(
         ``eager``, ``compiled``, ``cuda-graph`` or ``auto``, which picks one by device and length. A model that
         the fast ones cannot run runs in eager; ``trace.reason`` says why a backend was used.
     skipped_kv : str
-        Whether skipped layers write K and V: ``auto`` (when the plan is not nested), ``write`` or ``omit``.
+        What becomes of K and V of skipped layers: ``auto`` (``write`` when the plan is not nested, else ``omit``),
+        ``write`` from the state that passes through, ``omit``, or ``recompute``: none are written, and a step that
+        runs a layer with holes is a pass at full depth over all positions since the last such pass.
     force : bool
         Drive a model family that is unknown or refused.
     streamer : transformers streamer, optional
@@ -80,6 +87,13 @@ def generate(
     draft_tokens : int or str
         With ``lossless``: tokens of each draft, or ``auto``, which takes as many as pay by what it measures in the run,
         and none where drafting does not.
+    verify_below : float, optional
+        A token is unsure where its margin (its probability minus the next one's, before any sampling setting) is below
+        this. It is checked before it is kept: its step runs again at full depth, with ``recompute``. In a batch the
+        least sure row decides for all.
+    renew : int or str, optional
+        A pass at full depth at least once in so many steps, or, with ``"sentence"`` and ``tokenizer``, at the end of
+        each sentence, with ``recompute``.
     **generate_kwargs
         What ``model.generate`` takes for greedy decoding or sampling: logits processors, stopping criteria,
         ``stop_strings`` with ``tokenizer``, ``generation_config``, ``output_scores`` and ``output_logits`` (in
@@ -95,6 +109,7 @@ def generate(
     refuse_in_generate(model, generate_kwargs)
     if lossless or draft_tokens != "auto":
         check_lossless(model, generate_kwargs, lossless=lossless, draft_tokens=draft_tokens, cut=drop_finished)
+    renewal = renewal_of(skipped_kv, verify_below, renew, generate_kwargs.get("tokenizer"), lossless=lossless)
     ids, mask = read_inputs(adapter, inputs)
     prompt = ids.shape[1]
     new = max_tokens(generate_kwargs, max_new_tokens, prompt, DEFAULT_TOKENS)
@@ -102,6 +117,10 @@ def generate(
     check_plan(plan, adapter)
     write, own_cache = writes_kv(plan, skipped_kv) and not lossless, _brings_cache(model, generate_kwargs)
     check_lengths(adapter, prompt, new)
+    if generate_kwargs.get("past_key_values") is not None:
+        generate_kwargs["past_key_values"] = mend(generate_kwargs["past_key_values"], ids, mask)
+    if renewal is not None:
+        generate_kwargs["past_key_values"] = cache_to_renew(model, generate_kwargs)
     chosen, reason = make_backend(
         backend,
         adapter,
@@ -116,13 +135,15 @@ def generate(
         chosen, reason = drafting_backend(chosen, reason, backend, lambda: EagerBackend(adapter, plan))
         if chosen.name == "eager":
             refuse_ragged(adapter, prompt + new)
-    every = plan.adaptive or drop_finished or streamer is not None or own_cache or adapter.device.type == "cpu"
+    elif renewal is not None:
+        chosen, reason = renewing_backend(chosen, reason, backend, lambda: EagerBackend(adapter, plan))
+    every = plan.adaptive or renewal is not None or drop_finished or streamer is not None or own_cache or adapter.device.type == "cpu"
     with chosen as engine:
         loop: DecodeLoop | LosslessLoop
         if lossless:
             loop = LosslessLoop(engine, plan, drafting_of(draft_tokens), streamer, reason)
         else:
-            loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY)
+            loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY, renewal)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(
             model,
@@ -142,6 +163,7 @@ def generate(
         wrote_kv=write,
         scores=loop.scores,
         logits=loop.logits,
+        cache=loop.cache,
     )
 
 

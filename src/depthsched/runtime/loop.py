@@ -11,7 +11,8 @@ from torch import Tensor
 from ..errors import CacheError
 from ..plans import DepthPlan
 from .backends import Backend
-from .cache import cache_lengths, refuse_holes
+from .cache import RunCache, cache_lengths, refuse_holes, run_cache
+from .renewal import Ran, Renewal, Steps, running_rows
 from .sampler import RunningRows, Sampler
 from .signals import read_signals
 from .trace import Ledger, Trace
@@ -35,18 +36,26 @@ class DecodeLoop:
     stride : int
         Steps between two looks at the tokens. Every look waits for the device; between two of them up to
         ``stride - 1`` steps run past the end of the text, and are thrown away.
+    renewal : Renewal, optional
+        Renew the cache where the plan needs it, and by these rules. The backend ``renews``.
+
+    Attributes
+    ----------
+    cache : RunCache or None
+        After the run, what its positions at full depth left.
     """
 
     def __init__(
         self, backend: Backend, plan: DepthPlan, streamer: Any = None, reason: str = "", drop_finished: bool = False,
-        stride: int = 1,
+        stride: int = 1, renewal: Renewal | None = None,
     ) -> None:  # fmt: skip
         self.backend, self.plan, self.streamer = backend, plan, streamer
         self.drop_finished, self.stride = drop_finished, stride
-        self.trace = Trace(plan, backend.name, reason, backend.compile_seconds)
+        self.trace = Trace(plan, backend.name, reason, backend.compile_seconds, renewal=renewal)
         self.prefill_seconds = self.decode_seconds = 0.0
         self.scores: tuple[Tensor, ...] | None = None
         self.logits: tuple[Tensor, ...] | None = None
+        self.cache: RunCache | None = None
 
     @torch.no_grad()
     def __call__(
@@ -67,28 +76,30 @@ class DecodeLoop:
         held = (cache_lengths(cache) or [0])[0]
         fresh = input_ids[:, held:] if mask.shape[1] == prompt else input_ids
         logits, decoder = self.backend.prefill(fresh, mask, cache, generation_config.prefill_chunk_size)
-        rows = RunningRows(decoder, drop=self.drop_finished)
-        depth, signals = self.plan.num_layers, None
+        steps = Steps(RunningRows(decoder, drop=self.drop_finished), self.plan, prompt, self.trace.renewal)
+        ran, signals = Ran(self.plan.num_layers), None
         for step in range(most):
             tokens = sampler(input_ids, logits)
             input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
             if self.streamer is not None:
                 self.streamer.put(tokens.cpu())
-            ledger.add(depth, tokens, sampler.running(input_ids), signals)
+            ledger.add(ran, tokens, sampler.running(input_ids), signals)
             look = step % stride == 0 or input_ids.shape[1] >= most
             ended = look and ledger.settle()
             if step == 0:
                 self.prefill_seconds = ledger.last - began
             if ended:
                 break
-            signals = read_signals(logits) if self.plan.adaptive else None
-            depth = self.plan.decide(step + 1, signals)
-            logits = rows.step(tokens, depth, sampler.unfinished)
+            signals = read_signals(running_rows(logits, sampler.unfinished)) if self.plan.adaptive else None
+            logits, ran = steps(input_ids, self.plan.decide(step + 1, signals), sampler.unfinished)
         self.decode_seconds = _now(input_ids) - began - self.prefill_seconds
         if self.streamer is not None:
             self.streamer.end()
         self.scores, self.logits = sampler.kept(len(self.trace.steps))
-        return input_ids[:, : prompt + len(self.trace.steps)]
+        sequences = input_ids[:, : prompt + len(self.trace.steps)]
+        if not self.drop_finished:
+            self.cache = run_cache(decoder, steps.whole, sequences, mask)
+        return sequences
 
 
 def _now(tensor: Tensor) -> float:

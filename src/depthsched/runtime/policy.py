@@ -10,7 +10,7 @@ from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
 
-SKIPPED_KV = ("auto", "write", "omit")
+SKIPPED_KV = ("auto", "write", "omit", "recompute")
 
 
 def as_plan(
@@ -40,7 +40,7 @@ def check_plan(plan: DepthPlan, adapter: Adapter) -> None:
 def writes_kv(plan: DepthPlan, skipped_kv: str) -> bool:
     """Whether skipped layers write K and V.
 
-    ``auto`` writes only where a skipped layer may run again: for plans that are not nested.
+    ``auto`` writes only where a skipped layer may run again: for plans that are not nested. ``recompute`` never does.
 
     Raises
     ------
@@ -52,6 +52,6 @@ def writes_kv(plan: DepthPlan, skipped_kv: str) -> bool:
     if skipped_kv == "omit" and not plan.nested:
         raise PlanError(
             f"plan {plan.schedule!r} is not nested: its depth can rise, and a layer that runs again would read "
-            "positions it never saw; use skipped_kv='write' or 'auto'"
+            "positions it never saw; use skipped_kv='write', 'recompute' or 'auto'"
         )
     return skipped_kv == "write" or (skipped_kv == "auto" and not plan.nested)

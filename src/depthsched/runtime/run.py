@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ..cost import Cost, ModelShape
 from ..plans import DepthPlan
+from .cache import RunCache
 from .rounds import lossless_cost, summary
-from .trace import Trace
+from .trace import Trace, renewal_line, renewed_in
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Run:
         Wall clock, the device synchronised at both ends.
     wrote_kv : bool
         Whether skipped layers wrote K and V.
+    cache : RunCache or None
+        K and V of the positions that full depth computed, for ``past_key_values`` of the next turn:
+        ``generate(model, {"input_ids": whole text, ...}, plan, past_key_values=run.cache)``. It lies where the run
+        left it for as long as this object lives. None where a run keeps none: the backends of a GPU, rows that were
+        dropped, lossless runs, and layers with a sliding window.
     scores, logits : tuple of torch.Tensor or None
         With ``output_scores`` and ``output_logits``: of each step ``[batch, vocabulary]`` float32, after and before
         the logits processors.
@@ -46,6 +52,7 @@ class Run:
     wrote_kv: bool = False
     scores: tuple[torch.Tensor, ...] | None = None
     logits: tuple[torch.Tensor, ...] | None = None
+    cache: RunCache | None = field(default=None, repr=False, compare=False)
 
     @property
     def plan(self) -> DepthPlan:
@@ -63,7 +70,11 @@ class Run:
         depths, batch = self.trace.decode_depths, len(self.tokens)
         if self.trace.rounds is not None:
             return lossless_cost(self.plan, self.shape, self.trace.rounds, self.prompt_tokens, batch)
-        return self.plan.cost(self.shape, depths, self.prompt_tokens, batch=batch, writes=self.wrote_kv)
+        steps = self.trace.steps[1:]
+        return self.plan.cost(
+            self.shape, depths, self.prompt_tokens, batch=batch, writes=self.wrote_kv,
+            renewed=[s.renewed for s in steps], tried=[s.tried for s in steps],
+        )  # fmt: skip
 
     @property
     def bytes_speedup(self) -> float:
@@ -98,11 +109,12 @@ class Run:
             "order": self.plan.order,
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
             "notes": list(self.plan.notes),
+            **({"renewal": renewed_in(self.trace)} if self.trace.renewal is not None else {}),
             **({"lossless": summary(self.trace.rounds)} if self.trace.rounds is not None else {}),
         }
 
     def report(self) -> str:
-        """The run in four lines of text."""
+        """The run in a few lines of text."""
         return (
             f"{self.plan.schedule} @ {self.plan.order}, backend {self.trace.backend}\n"
             f"{self.tokens.shape[1]} tokens, mean depth {self.trace.mean_depth:.1f} of {self.shape.num_layers}\n"
@@ -112,6 +124,8 @@ class Run:
         )
 
     def _drafts(self) -> str:
+        if self.trace.renewal is not None:
+            return "\n" + renewal_line(renewed_in(self.trace))
         if self.trace.rounds is None:
             return ""
         found = summary(self.trace.rounds)

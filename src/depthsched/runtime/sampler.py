@@ -78,7 +78,17 @@ class RunningRows:
         if len(alive) <= 0.75 * len(held):
             self.drop(alive)
             self.index = held = held[alive]
-        some = self.decoder.step(tokens[held], depth)
-        full: Tensor = some.new_zeros(len(tokens), some.shape[1])
-        full[held] = some
-        return full
+        return _spread(self.decoder.step(tokens[held], depth), held, len(tokens))
+
+    def renew(self, tokens: Tensor, at: int) -> Tensor:
+        """One pass at full depth over ``tokens [batch, count]`` of the slots from ``at`` on; logits of the last."""
+        if self.index is None:
+            logits: Tensor = self.decoder.renew(tokens, at)
+            return logits
+        return _spread(self.decoder.renew(tokens[self.index], at), self.index, len(tokens))
+
+
+def _spread(some: Tensor, held: Tensor, rows: int) -> Tensor:
+    full: Tensor = some.new_zeros(rows, some.shape[1])
+    full[held] = some
+    return full

@@ -11,6 +11,7 @@ import torch
 from ..errors import MissingExtraError
 from ..plans import DepthPlan
 from ..schedule import Signals
+from .renewal import Ran, Renewal
 from .rounds import Round
 
 
@@ -31,6 +32,10 @@ class StepRecord:
         The token of each row of the batch; empty where the caller's loop chose it.
     signals : Signals or None
         What an adaptive schedule saw before this step.
+    renewed : int
+        Earlier positions of each row that ran again in this step's pass, at full depth.
+    tried : int
+        Layers of a pass before it whose token was too unsure to keep; 0 where there was none.
     """
 
     step: int
@@ -38,6 +43,8 @@ class StepRecord:
     seconds: float
     tokens: tuple[int, ...] = ()
     signals: Signals | None = None
+    renewed: int = 0
+    tried: int = 0
 
 
 @dataclass
@@ -54,6 +61,8 @@ class Trace:
     steps : list of StepRecord
     rounds : list of Round or None
         Of a lossless run: every draft with the pass that checked it. Its steps are the tokens, each full depth's.
+    renewal : Renewal or None
+        Of a run that renews its cache: by which rules, besides where the plan needs it.
     """
 
     plan: DepthPlan
@@ -62,6 +71,7 @@ class Trace:
     compile_seconds: float = 0.0
     steps: list[StepRecord] = field(default_factory=list)
     rounds: list[Round] | None = None
+    renewal: Renewal | None = None
 
     @property
     def depths(self) -> list[int]:
@@ -75,8 +85,8 @@ class Trace:
 
     @property
     def mean_depth(self) -> float:
-        """Mean depth of the decode steps; full depth when there is none."""
-        depths = self.decode_depths
+        """Mean depth of the decode steps; full depth when there is none. A pass over several positions counts once."""
+        depths = [s.depth + s.tried for s in self.steps[1:]]
         if self.rounds is not None:
             full = self.plan.num_layers
             return sum(r.drafted * r.depth + full for r in self.rounds) / len(depths) if depths else float(full)
@@ -95,6 +105,7 @@ class Trace:
                 "layers": list(self.plan.keep_sets[s.depth]),
                 "seconds": s.seconds,
                 "tokens": list(s.tokens),
+                **({"renewed": s.renewed, "tried": s.tried} if self.renewal else {}),
                 **(s.signals._asdict() if s.signals else {}),
             }
             for s in self.steps
@@ -120,11 +131,11 @@ class Ledger:
 
     def __init__(self, trace: Trace, began: float) -> None:
         self.trace, self.last = trace, began
-        self.open: list[tuple[int, torch.Tensor, torch.Tensor, Signals | None]] = []
+        self.open: list[tuple[Ran, torch.Tensor, torch.Tensor, Signals | None]] = []
 
-    def add(self, depth: int, tokens: torch.Tensor, running: torch.Tensor, signals: Signals | None) -> None:
+    def add(self, ran: Ran, tokens: torch.Tensor, running: torch.Tensor, signals: Signals | None) -> None:
         """A step whose tokens ``[batch]``, and whether any row goes on after it, still lie on the device."""
-        self.open.append((depth, tokens, running, signals))
+        self.open.append((ran, tokens, running, signals))
 
     def settle(self) -> bool:
         """Write what is open to the trace, up to the step with which the last row stopped; whether there is one.
@@ -137,8 +148,22 @@ class Ledger:
         seconds = (now - self.last) / len(self.open)
         self.last = now
         steps, self.open = self.open, []
-        for (depth, _, _, signals), row, some in zip(steps, rows, running, strict=True):
-            self.trace.steps.append(StepRecord(len(self.trace.steps), depth, seconds, tuple(row), signals))
+        for (ran, _, _, signals), row, some in zip(steps, rows, running, strict=True):
+            self.trace.steps.append(
+                StepRecord(len(self.trace.steps), ran.depth, seconds, tuple(row), signals, ran.renewed, ran.tried)
+            )
             if not some:
                 return True
         return False
+
+
+def renewed_in(trace: Trace) -> dict[str, int]:
+    """What a run renewed: passes over several positions, the positions in them, and tokens checked at full depth."""
+    passes = [s.renewed for s in trace.steps if s.renewed]
+    return {"passes": len(passes), "positions": sum(passes), "checked": sum(1 for s in trace.steps if s.tried)}
+
+
+def renewal_line(found: dict[str, int]) -> str:
+    """The same for people."""
+    checked = f", {found['checked']} unsure tokens checked" if found["checked"] else ""
+    return f"{found['passes']} passes at full depth renewed {found['positions']} positions{checked}"

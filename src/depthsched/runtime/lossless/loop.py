@@ -38,7 +38,7 @@ class LosslessLoop:
         Why this backend runs, for the trace.
     """
 
-    scores = logits = None
+    scores = logits = cache = None
 
     def __init__(
         self, backend: Backend, plan: DepthPlan, drafting: Drafting, streamer: Any = None, reason: str = ""

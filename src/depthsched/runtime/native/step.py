@@ -39,6 +39,18 @@ class NativeDecoder:
         self.kv.length += 1
         return logits
 
+    def renew(self, tokens: Tensor, at: int) -> Tensor:
+        """Logits ``[batch, vocabulary]`` of the last of ``tokens [batch, count]``, at the slots from ``at`` on."""
+        self.kv.length = at
+        return self.prompt(tokens)
+
+    def held(self, length: int) -> list[tuple[Tensor, Tensor]]:
+        """K and V of the first ``length`` slots of each layer, ``[batch, kv_heads, length, head_dim]``."""
+        for row, start in enumerate(self.starts.tolist()):  # padding was never written, and others multiply it by zero
+            for held in (*self.kv.keys, *self.kv.values):
+                held[row, :, :start] = 0
+        return [(k[:, :, :length], v[:, :, :length]) for k, v in zip(self.kv.keys, self.kv.values, strict=True)]
+
     def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
         """Logits ``[rows, count, vocabulary]`` of ``tokens [rows, count]`` at the slots from ``at [rows]`` on."""
         batch, count = tokens.shape
