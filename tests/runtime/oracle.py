@@ -7,10 +7,12 @@ Only the model's own layers are shared with the runtime under test.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from depthsched.schedule import Signals
 
 SLIDING_EVERYWHERE = {"ministral3", "mistral", "mixtral", "qwen3_moe", "starcoder2"}
 
@@ -90,3 +92,56 @@ def _window(config: Any, layer: int) -> int | None:
     if types is not None:
         return window if types[layer] == "sliding_attention" else None
     return window if config.model_type in SLIDING_EVERYWHERE else None
+
+
+@torch.no_grad()
+def renewed_logits(
+    model: Any,
+    sequences: torch.Tensor,
+    attention_mask: torch.Tensor,
+    plan: Any,
+    steps: int,
+    *,
+    verify_below: float = 0.0,
+    due: Callable[[int, int], bool] = lambda open_positions, step: False,
+) -> tuple[list[torch.Tensor], list[tuple[int, int, int]]]:
+    """Logits of every step of a run that renews its cache, and (depth, renewed positions, depth tried) of each.
+
+    The rule, told without a cache: every generated position has the layers that ran for it when it was last computed.
+    A step whose layers are not among those of an earlier position, or that is ``due``, or whose token is unsure,
+    computes all positions since the last full one at full depth.
+    """
+    num_layers, prompt = len(model.model.layers), attention_mask.shape[1]
+    every = tuple(range(num_layers))
+    mask = torch.cat([attention_mask, attention_mask.new_ones(len(sequences), steps - 1)], dim=1).bool()
+    ran = [every] * prompt
+
+    def last(layers: list[tuple[int, ...]]) -> torch.Tensor:
+        length = len(layers)
+        return _last_logits(model, sequences[:, :length], mask[:, :length], layers, write=False)
+
+    logits, told = [last(ran)], [(num_layers, 0, 0)]
+    for step in range(1, steps):
+        keep = plan.keep_sets[plan.decide(step, _signals(logits[-1]) if plan.adaptive else None)]
+        reduced = sum(layers != every for layers in ran)
+        holes = any(not set(keep) <= set(layers) for layers in ran)
+        tried = 0
+        if not holes and not due(reduced, step):
+            found = last([*ran, tuple(keep)])
+            if len(keep) == num_layers or not verify_below or _signals(found).margin >= verify_below:
+                ran.append(tuple(keep))
+                logits.append(found)
+                told.append((len(keep), 0, 0))
+                continue
+            tried = len(keep)
+        ran = [every] * (len(ran) + 1)
+        logits.append(last(ran))
+        told.append((num_layers, reduced, tried))
+    return logits, told
+
+
+def _signals(logits: torch.Tensor) -> Signals:
+    p = logits.softmax(-1)
+    top = p.sort(descending=True).values
+    entropy = -(p * p.clamp_min(1e-30).log()).sum(-1)
+    return Signals(float(entropy.max()), float(top[:, 0].min()), float((top[:, 0] - top[:, 1]).min()))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import DynamicCache, LogitsProcessorList, pipeline
+from transformers import DynamicCache, LogitsProcessorList, StaticCache, pipeline
 
 import depthsched as ds
 from depthsched.errors import CacheError
@@ -130,8 +130,8 @@ def first_turn(model, way, plan, cache, skipped_kv):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("way", ["generate", "attach"])
-def test_a_second_turn_on_a_cache_with_holes_is_refused(model, way):
-    cache = DynamicCache(config=model.config)
+def test_a_second_turn_on_holes_that_cannot_be_cut_is_refused(model, way):
+    cache = StaticCache(config=model.config, max_cache_len=32)
     sequences = first_turn(model, way, PLAN, cache, "omit")
     inputs = {"input_ids": sequences, "attention_mask": torch.ones_like(sequences)}
     with pytest.raises(CacheError, match="holes"):

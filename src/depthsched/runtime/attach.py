@@ -11,16 +11,18 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from ..adapters import adapter_for
-from ..errors import AttachError, CacheError
+from ..errors import AttachError, CacheError, PlanError
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..schedule import DepthSchedule, Signals
 from .arguments import effective, refuse_in_attach
-from .cache import refuse_holes
+from .attached import AttachedSteps, refuse_to_renew
+from .cache import mend
 from .depths import DepthLayers
 from .gate import LayerGate, Pass, unplanned
 from .inputs import check_ids, check_lengths
 from .policy import as_plan, check_plan, writes_kv
+from .renewal import SENTENCE, Ran, Renewal, renewal_of
 from .signals import read_signals
 from .trace import StepRecord, Trace
 
@@ -35,21 +37,25 @@ class Attachment:
         The record of the latest ``model.generate`` inside the block.
     """
 
-    def __init__(self, model: Any, plan: DepthPlan, *, skipped_kv: str = "auto", force: bool = False) -> None:
+    def __init__(
+        self, model: Any, plan: DepthPlan, *, skipped_kv: str = "auto", force: bool = False,
+        renewal: Renewal | None = None,
+    ) -> None:  # fmt: skip
         adapter = adapter_for(model, force=force)
         check_plan(plan, adapter)
         self.model = adapter.model  # the inner one, where ``model`` is a wrapper that calls its generate
         self.plan = plan
         self.trace: Trace | None = None
         self._adapter = adapter
-        self._layers = DepthLayers(adapter, plan, write_kv=writes_kv(plan, skipped_kv))
+        self._layers = DepthLayers(adapter, plan, write_kv=writes_kv(plan, skipped_kv) and renewal is None)
+        self._renewing = AttachedSteps(plan, self._layers, renewal) if renewal else None
         self._gate = LayerGate(adapter, self._choose)
         self._exit = ExitStack()
         self._busy = threading.Lock()
         self._owner: int | None = None
         self._prefilling = False
         self._step = 0
-        self._depth = plan.num_layers
+        self._ran = Ran(plan.num_layers)
         self._signals: Signals | None = None
         self._used: Signals | None = None
         self._last = 0.0
@@ -62,6 +68,10 @@ class Attachment:
             self._shadow(stack, "init_continuous_batching", _refuse_continuous_batching)
             # Compiled code would go on with the layers of the depth that it was compiled at.
             self._shadow(stack, "_valid_auto_compile_criteria", lambda *args, **kwargs: False)
+            if self._renewing is not None:
+                prepare = self._renewing.prepare(self.model.prepare_inputs_for_generation)
+                self._shadow(stack, "prepare_inputs_for_generation", prepare)
+                self._shadow(stack, "forward", self._step_of(self._renewing, self.model.forward))
             if self.plan.adaptive:
                 stack.callback(self.model.register_forward_hook(self._listen).remove)
             self._exit = stack.pop_all()
@@ -87,12 +97,16 @@ class Attachment:
             given = _named(original, args, kwargs)
             refuse_in_attach(self.model, given)
             prompt = self._check_prompt(given)
+            self._check_cache(given)
             if not self._busy.acquire(blocking=False):
                 raise AttachError("another thread generates on this attached model; give each thread its own model")
             try:
-                self._owner, self._step, self._depth = threading.get_ident(), 0, self.plan.num_layers
+                self._owner, self._step, self._ran = threading.get_ident(), 0, Ran(self.plan.num_layers)
                 self._signals = self._used = None
                 self.trace, self._last = Trace(self.plan, "attach"), time.perf_counter()
+                if self._renewing is not None:
+                    self.trace.renewal = self._renewing.renewal
+                    self._renewing.begin()
                 output = original(*args, **kwargs)
                 self._record()
                 self._check_acted(output, prompt)
@@ -112,6 +126,19 @@ class Attachment:
         check_ids(self._adapter, ids)
         check_lengths(self._adapter, prompt, effective("max_new_tokens", self.model, given) or 0)
         return prompt
+
+    def _check_cache(self, given: dict[str, Any]) -> None:
+        """A cache of an earlier turn is cut to where its holes begin; the prefill computes what follows."""
+        cache = given.get("past_key_values")
+        if self._renewing is not None and given.get("inputs_embeds") is not None:
+            raise AttachError("skipped_kv='recompute' runs tokens again and needs their ids; give no inputs_embeds")
+        if cache is None:
+            return
+        if self._renewing is not None:
+            refuse_to_renew(cache)
+        ids, mask = given.get("input_ids", given.get("inputs")), given.get("attention_mask")
+        whole = ids is not None and ids.dim() == 2 and (mask is None or mask.shape == ids.shape)
+        mend(cache, ids if whole else None, mask)
 
     def _check_acted(self, output: Any, prompt: int) -> None:
         sequences = output if hasattr(output, "shape") else output.sequences
@@ -146,21 +173,44 @@ class Attachment:
         if this.cache is None:
             raise CacheError("a depth plan needs the KV cache; leave use_cache on")
         if self._prefilling:
-            refuse_holes(this.cache)
+            if self._renewing is not None:
+                refuse_to_renew(this.cache)
             return self._gate.full
+        if self._renewing is not None and self._renewing.running is not None:
+            return self._renewing.running
         if this.tokens != 1:
             raise unplanned(f"it feeds {this.tokens} tokens in one step, where a plan has no meaning")
+        depth = self._next()
+        self._ran = Ran(depth)
+        return self._layers[depth]
+
+    def _next(self) -> int:
+        """Begin the next step; its depth."""
         self._record()
         self._step += 1
         self._used = self._signals
-        self._depth = self.plan.decide(self._step, self._used)
-        return self._layers[self._depth]
+        return self.plan.decide(self._step, self._used)
+
+    def _step_of(self, renewing: AttachedSteps, original: Callable[..., Any]) -> Callable[..., Any]:
+        """The model's forward, in which a decode step may run over several positions."""
+
+        @functools.wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            ids = kwargs.get("input_ids")
+            one = not args and ids is not None and ids.shape[1] == 1 and kwargs.get("past_key_values") is not None
+            if self._owner != threading.get_ident() or self._prefilling or not one:
+                return original(*args, **kwargs)
+            output, self._ran = renewing.step_of(original, kwargs, self._next())
+            return output
+
+        return forward
 
     def _record(self) -> None:
         """The step that just ended; its token is the caller's."""
         now = time.perf_counter()
         if self.trace is not None:
-            self.trace.steps.append(StepRecord(self._step, self._depth, now - self._last, (), self._used))
+            depth, renewed, tried = self._ran
+            self.trace.steps.append(StepRecord(self._step, depth, now - self._last, (), self._used, renewed, tried))
         self._last = now
 
     def _listen(self, module: Any, args: Any, output: Any) -> None:
@@ -189,6 +239,9 @@ def attach(
     profile: Any = None,
     horizon: int = 256,
     skipped_kv: str = "auto",
+    verify_below: float | None = None,
+    renew: int | str | None = None,
+    tokenizer: Any = None,
     force: bool = False,
 ) -> Attachment:
     """Make a plan act inside ``model.generate`` for the length of a ``with`` block.
@@ -209,7 +262,12 @@ def attach(
     horizon : int
         Tokens to resolve for a spec or schedule; later steps keep the last depth.
     skipped_kv : str
-        Whether skipped layers write K and V: ``auto`` (when the plan is not nested), ``write`` or ``omit``.
+        What becomes of K and V of skipped layers: ``auto``, ``write``, ``omit`` or ``recompute``, as for
+        :func:`depthsched.generate`; so are the next two. Rows that have ended count as well: the loop is transformers'.
+    verify_below : float, optional
+    renew : int or str, optional
+    tokenizer : optional
+        For ``renew="sentence"``.
     force : bool
         Drive a model family that is unknown or refused.
 
@@ -228,5 +286,8 @@ def attach(
     ModelError, PlanError, ProfileError, SettingsError, ScheduleError
     """
     num_layers = adapter_for(model, force=force).num_layers
+    if tokenizer is not None and renew != SENTENCE:
+        raise PlanError("the tokenizer is for renew='sentence'; leave it out")
+    renewal = renewal_of(skipped_kv, verify_below, renew, tokenizer)
     resolved = as_plan(plan, order, profile, num_layers, horizon)
-    return Attachment(model, resolved, skipped_kv=skipped_kv, force=force)
+    return Attachment(model, resolved, skipped_kv=skipped_kv, force=force, renewal=renewal)

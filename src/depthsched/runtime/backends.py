@@ -21,21 +21,16 @@ BACKENDS = ("auto", "eager", "compiled", "cuda-graph")
 
 
 class Decoder(Protocol):
-    """A run after its prefill. One that can leave finished rows out also has ``drop_rows(rows)``."""
+    """A run after its prefill.
+
+    One that can leave finished rows out also has ``drop_rows(rows)``. Where the backend has ``renews`` set it has
+    ``renew(tokens [batch, count], at)``: these tokens of the slots from ``at`` on at full depth, in place of what lay
+    there, for logits of the last of each row; the run goes on after them. One whose K and V may be handed on has
+    ``held(length)``: those of the first slots, ``[batch, kv_heads, length, head_dim]`` for each layer.
+    """
 
     def step(self, tokens: Tensor, depth: int) -> Tensor:
         """Run one token per row, ``[batch]``, through the layers of a depth; logits ``[batch, vocabulary]``."""
-        ...
-
-    def renew(self, tokens: Tensor, at: int) -> Tensor:
-        """Run ``tokens [batch, count]`` of the slots from ``at`` on at full depth; logits of the last of each row.
-
-        What lay there is replaced, and the run goes on after them. Only backends with ``renews`` set have it.
-        """
-        ...
-
-    def held(self, length: int) -> list[tuple[Tensor, Tensor]] | None:
-        """K and V of the first ``length`` slots of each layer, ``[batch, kv_heads, length, head_dim]``, where kept."""
         ...
 
     def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:

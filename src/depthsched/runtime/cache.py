@@ -16,7 +16,7 @@ class RunCache(DynamicCache):  # type: ignore[misc]
     """K and V that a run leaves: of every position that full depth computed, from the first one on.
 
     It is a transformers cache, for ``past_key_values``. The next turn computes what comes after it, the rest of this
-    run's tokens included, in its prefill. :func:`depthsched.generate` reads a copy, so that one cache can begin
+    run's tokens included, in its prefill. :func:`depthsched.generate` works on a copy, so that one cache can begin
     several turns; transformers itself appends to it.
 
     Parameters
@@ -36,9 +36,12 @@ class RunCache(DynamicCache):  # type: ignore[misc]
             self.update(keys[:, :, :0], values[:, :, :0], i)
             self.layers[i].keys, self.layers[i].values = keys, values  # views: nothing is held twice
 
-    def fresh(self) -> RunCache:
-        """The same tensors in another cache. What is appended to either does not show in the other."""
-        return RunCache([(layer.keys, layer.values) for layer in self.layers], self.ids, self.mask)
+    def fresh(self, copies: int = 1) -> RunCache:
+        """The same tensors in another cache, each row as often as asked. None shows what another gets."""
+        new = RunCache([(layer.keys, layer.values) for layer in self.layers], self.ids, self.mask)
+        if copies > 1:
+            new.batch_repeat_interleave(copies)
+        return new
 
 
 def run_cache(decoder: Any, whole: int, sequences: Tensor, mask: Tensor) -> RunCache | None:
@@ -75,8 +78,8 @@ def cut(cache: Any, length: int) -> None:
             layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
 
 
-def mend(cache: Any, ids: Tensor | None, mask: Tensor | None = None) -> Any:
-    """A cache that begins a turn: without holes, and of the text that follows.
+def mend(cache: Any, ids: Tensor | None, mask: Tensor | None = None) -> None:
+    """Make a cache ready to begin a turn: without holes, and of the text that follows.
 
     A run under a plan leaves no K and V for the layers it skipped, or what full depth would not have written. From the
     first such position on everything is taken off; it is computed again, at full depth, with the tokens that are new.
@@ -84,14 +87,9 @@ def mend(cache: Any, ids: Tensor | None, mask: Tensor | None = None) -> Any:
     Parameters
     ----------
     cache : transformers.Cache
-        Cut in place; a :class:`RunCache` is left as it is.
+        Cut in place.
     ids, mask : Tensor, optional
         The whole text of the turn, ``[batch, tokens]``, where it is known.
-
-    Returns
-    -------
-    transformers.Cache
-        The one to use.
 
     Raises
     ------
@@ -100,10 +98,9 @@ def mend(cache: Any, ids: Tensor | None, mask: Tensor | None = None) -> Any:
     """
     lengths = cache_lengths(cache)
     if not lengths or not max(lengths):
-        return cache
+        return
     if isinstance(cache, RunCache) and ids is not None:
         _refuse_another(cache, ids, mask)
-        cache = cache.fresh()
     if min(lengths) != max(lengths):
         if not can_cut(cache):
             refuse_holes(cache)
@@ -113,7 +110,6 @@ def mend(cache: Any, ids: Tensor | None, mask: Tensor | None = None) -> Any:
             f"the cache holds {min(lengths)} tokens and the text has {ids.shape[1]}; "
             "give the whole text, the tokens of the earlier turn first"
         )
-    return cache
 
 
 def _refuse_another(cache: RunCache, ids: Tensor, mask: Tensor | None) -> None:

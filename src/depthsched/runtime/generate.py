@@ -13,7 +13,7 @@ from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
 from .arguments import effective, max_tokens, refuse_in_generate
 from .backends import make_backend
-from .cache import mend
+from .cache import RunCache, mend
 from .eager import EagerBackend
 from .inputs import check_lengths, read_inputs
 from .loop import DecodeLoop
@@ -117,8 +117,10 @@ def generate(
     check_plan(plan, adapter)
     write, own_cache = writes_kv(plan, skipped_kv) and not lossless, _brings_cache(model, generate_kwargs)
     check_lengths(adapter, prompt, new)
-    if generate_kwargs.get("past_key_values") is not None:
-        generate_kwargs["past_key_values"] = mend(generate_kwargs["past_key_values"], ids, mask)
+    copies = effective("num_return_sequences", model, generate_kwargs) or 1
+    mend(given := generate_kwargs.get("past_key_values"), ids, mask)
+    if isinstance(given, RunCache):
+        generate_kwargs["past_key_values"] = given.fresh(copies)
     if renewal is not None:
         generate_kwargs["past_key_values"] = cache_to_renew(model, generate_kwargs)
     chosen, reason = make_backend(
@@ -126,7 +128,7 @@ def generate(
         adapter,
         plan,
         write_kv=write,
-        batch=len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1),
+        batch=len(ids) * copies,
         max_tokens=prompt + new,
         own_cache=own_cache,
         holes=starts_of(mask) is None,
@@ -137,7 +139,14 @@ def generate(
             refuse_ragged(adapter, prompt + new)
     elif renewal is not None:
         chosen, reason = renewing_backend(chosen, reason, backend, lambda: EagerBackend(adapter, plan))
-    every = plan.adaptive or renewal is not None or drop_finished or streamer is not None or own_cache or adapter.device.type == "cpu"
+    every = (
+        plan.adaptive
+        or renewal is not None
+        or drop_finished
+        or streamer is not None
+        or own_cache
+        or adapter.device.type == "cpu"
+    )
     with chosen as engine:
         loop: DecodeLoop | LosslessLoop
         if lossless:
