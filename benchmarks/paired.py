@@ -31,7 +31,7 @@ def paired(
 
     Both compute full depth and the plan from the tokens on; the first round warms up on one sample.
     """
-    loaded, samples = load_samples(model, prompts, limit, max_new_tokens)
+    loaded, _, samples = load_samples(model, prompts, limit, max_new_tokens)
     layers = adapter_for(loaded).num_layers
     resolved = ds.plan(schedule, num_layers=layers, horizon=max_new_tokens, profile=profile)
     for method in METHODS:

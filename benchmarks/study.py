@@ -42,7 +42,7 @@ def study(
     prompts). A family that comes no closer to equal bytes than the tolerance is left out.
     """
     constants, fitted = numbers("--depths", depths), ds.Profile.load(profile)
-    loaded, samples = load_samples(model, prompts, limit, max_new_tokens)
+    loaded, _, samples = load_samples(model, prompts, limit, max_new_tokens)
     usable = [sample for sample in samples if len(sample.completion) > 1]
     adapter = adapter_for(loaded)
     arms = [

@@ -256,3 +256,23 @@ def test_store_follows_the_adapter(folder):
     lm = DepthLM(pretrained=str(folder), plan="confidence:depth=5", batch_size=8)
     assert lm.batch_size == 1, "an adaptive plan decides for each row alone"
     assert lm.adapter.num_layers == adapter_for(lm.model).num_layers
+
+
+@pytest.mark.parametrize(("rules", "seen"), [({"renew": 4}, {5, 8}), ({"verify_below": 2e-4}, {5, 5 + 8})])
+def test_renewed_caches_change_with_neither_batch_nor_backend(folder, data, rules, seen):
+    """A cache over a shared prefix is not cut; one of its own is. A checked token counts both of its passes."""
+    base = {"data": data, **OPTIONS, "limit": 3, **rules}
+    want = Evaluation(EvalOptions(str(folder), (TASK,), backend="eager", batch=1, **base)).run("constant:depth=5")
+    depths = {depth for s in want[0].samples for depth in s.depths[1:]}
+    assert depths == seen
+    got = Evaluation(EvalOptions(str(folder), (TASK,), backend="compiled", batch=3, **base)).run("constant:depth=5")
+    assert outputs(got) == outputs(want)
+    assert [s.depths for s in got[0].samples] == [s.depths for s in want[0].samples]
+
+
+def test_rules_are_part_of_what_is_kept_for_a_plan_and_not_for_full_depth(data):
+    plain, checked = (EvalOptions("m", (TASK,), data=data, verify_below=v) for v in (None, 0.2))
+    full, plan = PlanSpec.parse("full"), PlanSpec.parse("constant:depth=5")
+    assert plain.key(TASK, full) == checked.key(TASK, full)
+    assert plain.key(TASK, plan) != checked.key(TASK, plan)
+    assert not {"skipped_kv", "verify_below", "renew"} & plain.key(TASK, plan).keys()

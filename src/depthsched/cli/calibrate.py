@@ -60,7 +60,7 @@ def calibrate(
     options = Options(
         min_depth=min_depth, orders=tuple(filter(None, orders.split(","))), corrections=corrections, seed=seed
     )
-    loaded, samples = load_samples(model, prompts, limit, max_new_tokens, raw, "float32", device, weights)
+    loaded, _, samples = load_samples(model, prompts, limit, max_new_tokens, raw, "float32", device, weights)
     profile = run(
         loaded,
         model,

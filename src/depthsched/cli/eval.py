@@ -18,6 +18,9 @@ from .output import (
     OrderOption,
     PlansOption,
     ProfileOption,
+    RenewOption,
+    SkippedKvOption,
+    VerifyOption,
     WeightsOption,
     besides_full,
     command_line,
@@ -25,6 +28,8 @@ from .output import (
     notes,
     print_json,
     quiet_libraries,
+    refuse_rules,
+    renew_of,
     say_notes,
     table,
 )
@@ -51,6 +56,9 @@ def evaluate(
     profile: ProfileOption = None,
     backend: Annotated[str, typer.Option("--backend", help="auto, eager, compiled or cuda-graph.")] = "auto",
     batch: Annotated[int, typer.Option("--batch", "-b", help="Items decoded together.")] = 32,
+    skipped_kv: SkippedKvOption = "auto",
+    verify_below: VerifyOption = None,
+    renew: RenewOption = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Keep samples and results here; what is there is not run again.")
@@ -62,12 +70,14 @@ def evaluate(
 ) -> None:
     """Task scores under plans, paired item by item with full depth. Needs the extra eval (lm-eval)."""
     specs = besides_full(plans, order, profile)  # before the model, so that a typo costs no loading
+    refuse_rules(skipped_kv, verify_below, renew_of(renew))
     _quiet()
     from ..evaluate.evaluation import EvalOptions, Evaluation
 
     options: dict[str, Any] = {
         "data": str(data) if data else None, "limit": limit, "max_new_tokens": max_new_tokens,
         "dtype": dtype, "device": device, "weights": weights, "backend": backend, "batch": batch, "chat": chat,
+        "skipped_kv": skipped_kv, "verify_below": verify_below, "renew": renew_of(renew),
     }  # fmt: skip
     names = tuple(t.strip() for t in tasks.split(",") if t.strip())
     evaluation = Evaluation(EvalOptions(model=model, tasks=names, **options), out)

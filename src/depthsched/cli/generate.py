@@ -21,11 +21,16 @@ from .output import (
     ModelOption,
     OrderOption,
     ProfileOption,
+    RenewOption,
     ScheduleOption,
+    SkippedKvOption,
+    VerifyOption,
     WeightsOption,
     load_quietly,
     notes,
     print_json,
+    refuse_rules,
+    renew_of,
     say_notes,
 )
 
@@ -51,9 +56,9 @@ def generate(
     top_p: Annotated[float | None, typer.Option("--top-p", help="Sample from this much probability.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
     compare: Annotated[bool, typer.Option("--compare", "-c", help="Also run full depth, and compare.")] = False,
-    skipped_kv: Annotated[
-        str, typer.Option("--skipped-kv", help="K and V of skipped layers: auto, write or omit.")
-    ] = "auto",
+    skipped_kv: SkippedKvOption = "auto",
+    verify_below: VerifyOption = None,
+    renew: RenewOption = None,
     lossless: Annotated[
         bool, typer.Option("--lossless", help="The plan drafts, full depth checks: its text, token by token.")
     ] = False,
@@ -70,13 +75,15 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     sampling = _sampling(temperature, top_p)
     _check_numbers(max_new_tokens, seed)
-    drafts = {"lossless": lossless, "draft_tokens": _count(draft_tokens)}
+    drafts: dict[str, Any] = {"lossless": lossless, "draft_tokens": _count(draft_tokens), "skipped_kv": skipped_kv}
+    drafts |= {"verify_below": verify_below, "renew": renew_of(renew)}
+    refuse_rules(skipped_kv, verify_below, drafts["renew"], lossless=lossless)
     spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
         loaded, tokenizer = load_quietly(model, dtype, device, weights)
     inputs = model_inputs([encode(tokenizer, text, raw=raw)])
-    options = {"max_new_tokens": max_new_tokens, "skipped_kv": skipped_kv, "force": force, **sampling}
+    options = {"max_new_tokens": max_new_tokens, "force": force, "tokenizer": tokenizer, **sampling}
     from ..adapters import adapter_for
     from ..blocks.modules import weights_form
 

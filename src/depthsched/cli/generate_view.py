@@ -52,6 +52,10 @@ def print_result(result: dict[str, Any], tokenizer: Any) -> None:
     body = Group(coloured(result, tokenizer), Text(), depth_strip(result["depths"], result["num_layers"]))
     out.print(Panel(body, title=title, title_align="left", border_style="cyan"))
     out.print(numbers(result))
+    if "renewal" in result:
+        from ..runtime.trace import renewal_line
+
+        out.print(renewal_line(result["renewal"]).capitalize() + ".")
     if "full" in result:
         share = result["equal_prefix_share"]
         same = round(share * max(result["num_tokens"], result["full"]["num_tokens"]))

@@ -37,6 +37,16 @@ DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat
 WeightsOption = Annotated[
     str, typer.Option("--weights", help="auto, native (the blocks of a .gguf file, on the CPU) or dense.")
 ]
+SkippedKvOption = Annotated[
+    str, typer.Option("--skipped-kv", help="K and V of skipped layers: auto, write, omit or recompute.")
+]
+VerifyOption = Annotated[
+    float | None,
+    typer.Option("--verify-below", help="Check a token at full depth where its lead in probability is below this."),
+]
+RenewOption = Annotated[
+    str | None, typer.Option("--renew", help="A full pass every N steps, or at each 'sentence' end; renews K and V.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 
 
@@ -53,6 +63,35 @@ def notes() -> Console:
 def besides_full(plans: str, order: str | None, profile: str | None) -> list[PlanSpec]:
     """The plans of a :data:`PlansOption` without full depth, which is always in."""
     return [spec for spec in PlanSpec.parse_all(plans, order, profile) if spec.label != "full"]
+
+
+def renew_of(renew: str | None) -> int | str | None:
+    """What :data:`RenewOption` says: a number where it is one."""
+    try:
+        return None if renew is None else int(renew)
+    except ValueError:
+        return renew  # sentence, or refused where it is read
+
+
+class _Later:
+    """In place of a tokenizer that is not loaded yet."""
+
+    decode = staticmethod(str)
+
+
+def refuse_rules(
+    skipped_kv: str, verify_below: float | None, renew: int | str | None, *, lossless: bool = False
+) -> None:
+    """Refuse rules of renewal that mean nothing before the model is loaded.
+
+    Raises
+    ------
+    PlanError
+    """
+    if skipped_kv == "recompute" or verify_below is not None or renew is not None:
+        from ..runtime.renewal import renewal_of
+
+        renewal_of(skipped_kv, verify_below, renew, _Later, lossless=lossless)
 
 
 def command_line(command: str, options: Mapping[str, Any]) -> str:

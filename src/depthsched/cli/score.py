@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..environment import versions
+from ..errors import SettingsError
 from ..planspec import PlanSpec
 from .output import (
     PLAN_SYNTAX,
@@ -17,11 +18,15 @@ from .output import (
     ModelOption,
     OrderOption,
     ProfileOption,
+    RenewOption,
+    VerifyOption,
     WeightsOption,
     console,
     notes,
     print_json,
     quiet_libraries,
+    refuse_rules,
+    renew_of,
     say_notes,
     table,
 )
@@ -46,6 +51,9 @@ def score(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", help="Length of the model's own answers.")
     ] = 128,
+    skipped_kv: Annotated[str, typer.Option("--skipped-kv", help="auto, or recompute as in generate.")] = "auto",
+    verify_below: VerifyOption = None,
+    renew: RenewOption = None,
     method: Annotated[str, typer.Option("--method", help="auto, staircase or step-by-step.")] = "auto",
     raw: Annotated[bool, typer.Option("--raw", help="Give prompts as they are, without the chat template.")] = False,
     dtype: DtypeOption = "float32",
@@ -55,8 +63,12 @@ def score(
 ) -> None:
     """What a schedule costs in quality: KL, agreement and perplexity against full depth, on the same tokens."""
     specs = PlanSpec.parse_all(plans, order, profile)  # before the model, so that a typo costs no loading
-    loaded, samples = load_samples(model, prompts, limit, max_new_tokens, raw, dtype, device, weights)
+    if skipped_kv not in ("auto", "recompute"):
+        raise SettingsError(f"--skipped-kv {skipped_kv} must be auto or recompute: scores of plans are those of auto")
+    refuse_rules(skipped_kv, verify_below, renew_of(renew))
+    loaded, tokenizer, samples = load_samples(model, prompts, limit, max_new_tokens, raw, dtype, device, weights)
     from ..blocks.modules import weights_form
+    from ..runtime.renewal import renewal_of
     from ..score import score as score_plans
 
     layers = loaded.config.get_text_config(decoder=True).num_hidden_layers
@@ -69,6 +81,7 @@ def score(
             resolved,
             samples,
             method=method,
+            renewal=renewal_of(skipped_kv, verify_below, renew_of(renew), tokenizer),
             progress=lambda done, of: status.update(f"scoring, {done} of {of}"),
         )
     if json:
@@ -81,8 +94,8 @@ def score(
 
 def load_samples(
     model: str, prompts: Path, limit: int | None, max_new_tokens: int, raw: bool, dtype: str, device: str, weights: str
-) -> tuple[Any, list[Sample]]:
-    """The model, and the prompts with their completions; says on stderr how far it is."""
+) -> tuple[Any, Any, list[Sample]]:
+    """The model, its tokenizer, and the prompts with their completions; says on stderr how far it is."""
     quiet_libraries()
     from ..score import load_samples as load
 
@@ -110,7 +123,7 @@ def _print(results: list[ScoreResult]) -> None:
     for result in results:
         order = result.order.partition(":")[0] + (" + bridges" if result.profile else "")
         rows.add_row(
-            f"{result.schedule}\n[dim]@ {order}[/]",
+            f"{result.schedule}\n[dim]@ {order}{', ' if result.renewal else ''}{result.renewal}[/]",
             f"{result.mean_depth:.1f}",
             f"{result.bytes_speedup:.2f}x",
             f"{result.kl.mean:.3f}\n{_bounds(result.kl)}",

@@ -42,6 +42,9 @@ class EvalOptions:
         Rows decoded together.
     chat : bool
         Put prompts into the model's chat template; lm-eval's default is not to.
+    skipped_kv, verify_below, renew
+        As for :func:`depthsched.generate`; full depth runs without them. Where tokens decide when the cache is renewed,
+        rows are decoded one at a time.
 
     Raises
     ------
@@ -59,6 +62,9 @@ class EvalOptions:
     backend: str = "auto"
     batch: int = 32
     chat: bool = False
+    skipped_kv: str = "auto"
+    verify_below: float | None = None
+    renew: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -68,9 +74,17 @@ class EvalOptions:
         if self.batch < 1:
             raise SettingsError(f"batch {self.batch} must be at least 1")
 
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What becomes of K and V of skipped layers."""
+        return {"skipped_kv": self.skipped_kv, "verify_below": self.verify_below, "renew": self.renew}
+
     def key(self, task: str, plan: PlanSpec) -> dict[str, Any]:
         """What decides the answers to one task under one plan: files by what they hold, not by where they lie."""
-        kept = {k: v for k, v in asdict(self).items() if k not in ("tasks", "device")}
+        plain = {"skipped_kv": "auto", "verify_below": None, "renew": None}
+        rules = {} if plan.is_full else self.rules
+        kept = {k: v for k, v in asdict(self).items() if k not in ("tasks", "device", *plain)}
+        kept |= {k: v for k, v in rules.items() if v != plain[k]}  # what was kept without rules keeps its key
         data = None if self.data is None else digest(local_file(task, Path(self.data)).read_bytes())
         return {**kept, "task": task, "plan": plan.key, "data": data}
 
@@ -152,6 +166,7 @@ class Evaluation:
             batch_size=self.options.batch,
             store=store,
             progress=advance,
+            **({} if plan.is_full else self.options.rules),
         )
         found = evaluate(
             lm,

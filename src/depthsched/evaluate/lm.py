@@ -17,6 +17,7 @@ from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..runtime.backends import maker
 from ..runtime.generate import generate
+from ..runtime.renewal import SENTENCE, renewal_of
 from ..runtime.run import Run
 from ..schedule import AdaptiveSchedule
 from .prefixes import WORTH_SHARING, PromptStore, common_length
@@ -54,6 +55,8 @@ class DepthLM(HFLM):  # type: ignore[misc]
         Called with the number of requests finished.
     dtype, device, weights : str
         As for :func:`depthsched.load_model`.
+    skipped_kv, verify_below, renew
+        As for :func:`depthsched.generate`. Where tokens decide when the cache is renewed, rows run one at a time too.
     """
 
     def __init__(
@@ -70,12 +73,18 @@ class DepthLM(HFLM):  # type: ignore[misc]
         store: PromptStore | None = None,
         progress: Callable[[int], None] | None = None,
         weights: str = "auto",
+        skipped_kv: str = "auto",
+        verify_below: float | None = None,
+        renew: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         self.spec = PlanSpec.parse(plan, order, profile)  # before the model, so that a typo costs no loading
         if isinstance(pretrained, str):
             pretrained, tokenizer = load_model(pretrained, dtype=dtype, device=_device(device), weights=weights)
-        rows = 1 if isinstance(self.spec.schedule, AdaptiveSchedule) else _batch_size(batch_size)
+        self.renewal = renewal_of(skipped_kv, verify_below, renew, tokenizer)
+        self.rules = {"skipped_kv": skipped_kv, "verify_below": verify_below, "renew": renew, "tokenizer": tokenizer}
+        alone = isinstance(self.spec.schedule, AdaptiveSchedule) or verify_below is not None or renew == SENTENCE
+        rows = 1 if alone else _batch_size(batch_size)
         super().__init__(pretrained=pretrained, tokenizer=tokenizer, backend="causal", batch_size=rows, **kwargs)
         self.runtime = backend
         self.adapter = adapter_for(self.model)
@@ -135,6 +144,7 @@ class DepthLM(HFLM):  # type: ignore[misc]
             "pad_token_id": self.tokenizer.pad_token_id,
             "do_sample": bool(kwargs.get("do_sample")),
             "drop_finished": True,
+            **self.rules,
             **{
                 k: v for k, v in kwargs.items() if k not in ("do_sample", "max_length") and (k, v) != ("temperature", 0)
             },
@@ -154,7 +164,8 @@ class DepthLM(HFLM):  # type: ignore[misc]
         # In front of the prefix a row has as much padding as it is shorter than the longest: behind it, its own part.
         own_mask = mask[:, :rest]
         own = context[:, -rest:] * own_mask
-        dense = self._dense(plan, context.shape[1] + options["max_new_tokens"])
+        # A cache over a shared prefix cannot be cut where a pass begins.
+        dense = self.renewal is not None or self._dense(plan, context.shape[1] + options["max_new_tokens"])
         cache = self.store.cache(self._prefix, own, own_mask, options["max_new_tokens"] + 1, dense=dense)
         options = {**options, "past_key_values": cache}
         if dense:

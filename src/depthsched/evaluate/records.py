@@ -20,7 +20,7 @@ class RowRecord:
     tokens : tuple of int
         Generated tokens, the one that ended the row included.
     depths : tuple of int
-        Layers of each of them; the first is the prefill's.
+        Layers that ran for each of them, those of a pass that was thrown away included; the first is the prefill's.
     seconds : float
         The row's share of the decode steps it was part of: a step's time over the rows then running.
     bytes_full, bytes_plan : float
@@ -41,12 +41,12 @@ def row_records(run: Run, lengths: Sequence[int]) -> list[RowRecord]:
     """The rows of a run; a length of 0 means that the row ran to the end."""
     steps = run.tokens.shape[1]
     ends = [length or steps for length in lengths] or [steps] * len(run.tokens)
-    depths = run.trace.depths
+    depths = [s.depth + s.tried for s in run.trace.steps]
     shares = [0.0] * steps  # running sum of decode time per running row
     for step in range(1, steps):
         running = sum(end > step for end in ends) or 1
         shares[step] = shares[step - 1] + run.trace.steps[step].seconds / running
-    cost = run.plan.cost(run.shape, run.trace.decode_depths, run.prompt_tokens, writes=run.wrote_kv)
+    cost = run.cost_of(1)
     full, scheduled = ([0.0, *np.cumsum(each).tolist()] for each in (cost.full, cost.scheduled))
     return [
         RowRecord(

@@ -40,6 +40,18 @@ class Renewal:
     every: int = 0
     decode: Callable[[list[int]], str] | None = field(default=None, compare=False)
 
+    @property
+    def acts(self) -> bool:
+        """Whether there is a rule besides what the plan needs."""
+        return bool(self.verify_below or self.every or self.decode)
+
+    def __str__(self) -> str:
+        every = f"a full pass every {self.every} steps" if self.every else ""
+        check = f"tokens below {self.verify_below:g} checked" if self.verify_below else ""
+        return ", ".join(
+            filter(None, ["recompute", check, every, "a full pass at sentence ends" if self.decode else ""])
+        )
+
     def due(self, behind: int, tokens: Tensor) -> bool:
         """Whether a step that feeds ``tokens [rows]`` must be a full pass, ``behind`` positions after the last one."""
         if self.every and behind >= self.every - 1:

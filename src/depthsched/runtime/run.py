@@ -67,7 +67,11 @@ class Run:
     @property
     def cost(self) -> Cost:
         """Bytes that every decode step moved, and would have moved at full depth."""
-        depths, batch = self.trace.decode_depths, len(self.tokens)
+        return self.cost_of(len(self.tokens))
+
+    def cost_of(self, batch: int) -> Cost:
+        """The same for so many rows in place of those that ran."""
+        depths = self.trace.decode_depths
         if self.trace.rounds is not None:
             return lossless_cost(self.plan, self.shape, self.trace.rounds, self.prompt_tokens, batch)
         steps = self.trace.steps[1:]

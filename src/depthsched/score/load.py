@@ -21,8 +21,8 @@ def load_samples(
     device: str = "auto",
     weights: str = "auto",
     progress: Progress | None = None,
-) -> tuple[Any, list[Sample]]:
-    """The model, and the prompts of a file with their completions.
+) -> tuple[Any, Any, list[Sample]]:
+    """The model, its tokenizer, and the prompts of a file with their completions.
 
     Parameters
     ----------
@@ -35,4 +35,5 @@ def load_samples(
     """
     rows = read_prompts(prompts, limit)
     loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights)
-    return loaded, own_answers(loaded, tokenizer, rows, max_new_tokens=max_new_tokens, raw=raw, progress=progress)
+    samples = own_answers(loaded, tokenizer, rows, max_new_tokens=max_new_tokens, raw=raw, progress=progress)
+    return loaded, tokenizer, samples

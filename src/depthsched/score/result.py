@@ -70,6 +70,8 @@ class ScoreResult:
         Wall clock of scoring: both passes, without generating answers.
     notes : tuple of str
         What the plan had to change.
+    renewal : str
+        How its cache was renewed; empty where it was not.
     """
 
     schedule: str
@@ -89,6 +91,7 @@ class ScoreResult:
     per_prompt: tuple[PromptScore, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    renewal: str = ""
 
     @property
     def perplexity_full(self) -> float:
@@ -106,6 +109,7 @@ class ScoreResult:
         return {
             **{name: getattr(self, name) for name in plain},
             "notes": list(self.notes),
+            **({"renewal": self.renewal} if self.renewal else {}),
             "kl": self.kl.mean,
             "agreement": self.agreement.mean,
             "intervals": {name: getattr(self, name).to_json() for name in METRICS},

@@ -12,12 +12,14 @@ import torch
 from transformers import DynamicCache
 
 from ..adapters import Adapter, adapter_for
-from ..cost import Cost
+from ..cost import Cost, ModelShape
 from ..errors import PlanError
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..runtime.eager import EagerBackend
 from ..runtime.policy import check_plan, writes_kv
+from ..runtime.renewal import Ran, Renewal, Steps
+from ..runtime.sampler import RunningRows
 from ..runtime.signals import read_signals
 from .answers import Progress, Sample
 from .metrics import Metrics, compare_logits, compare_states
@@ -32,8 +34,13 @@ class _Row(NamedTuple):
     """One prompt's decode steps."""
 
     metrics: Metrics
-    depths: list[int]
+    ran: list[Ran]
     prompt_tokens: int
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers that ran at each step, those of a pass that was thrown away included."""
+        return [ran.depth + ran.tried for ran in self.ran]
 
 
 class _Batch(NamedTuple):
@@ -55,6 +62,7 @@ def score(
     *,
     method: str = "auto",
     batch_tokens: int = 6144,
+    renewal: Renewal | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[ScoreResult]:
@@ -71,6 +79,8 @@ def score(
         ``step-by-step``: everything one token at a time.
     batch_tokens : int
         Most positions, padding included, that run at once: the bound on memory. A longer sample runs alone.
+    renewal : Renewal, optional
+        Score runs with ``skipped_kv="recompute"`` and these rules; full depth stays as it is.
     force : bool
         Drive a model family that is unknown or refused.
     progress : callable, optional
@@ -89,7 +99,7 @@ def score(
     adapter = adapter_for(model, force=force)
     for plan in plans:
         check_plan(plan, adapter)
-        _check_method(plan, method)
+        _check_method(plan, method, renewal)
     usable = [sample for sample in samples if len(sample.completion) > 1]
     if not usable:
         raise PlanError("no completion has a second token, so no decode step to score; allow longer answers")
@@ -102,22 +112,29 @@ def score(
         shared = time.perf_counter() - began
         for i, plan in enumerate(plans):
             began = time.perf_counter()
-            if batch and plan.nested:
+            if batch and _in_one_pass(plan, renewal):
                 rows[i] += _one_pass(adapter, plan, batch, chunk)
             else:
-                rows[i] += _step_by_step(adapter, plan, chunk, batch)
+                rows[i] += _step_by_step(adapter, plan, chunk, batch, renewal)
             seconds[i] += shared + time.perf_counter() - began
             done += len(chunk)
             if progress:
                 progress(done, len(usable) * len(plans))
-    return [_result(adapter, *both, method) for both in zip(plans, rows, seconds, strict=True)]
+    return [_result(adapter, *both, method, renewal) for both in zip(plans, rows, seconds, strict=True)]
 
 
-def _check_method(plan: DepthPlan, method: str) -> None:
+def _in_one_pass(plan: DepthPlan, renewal: Renewal | None) -> bool:
+    """Whether no step of a plan runs a layer that was skipped, so that a staircase is what a run computes."""
+    return plan.nested and not (renewal is not None and renewal.acts)
+
+
+def _check_method(plan: DepthPlan, method: str, renewal: Renewal | None) -> None:
     if method not in METHODS:
         raise PlanError(f"unknown method {method!r}; use one of {', '.join(METHODS)}")
     if method == "staircase" and not plan.nested:
         raise PlanError(f"plan {plan.schedule!r} is not nested, so it has no staircase; use method='auto'")
+    if method == "staircase" and not _in_one_pass(plan, renewal):
+        raise PlanError("a run that checks tokens or renews its cache has no staircase; use method='auto'")
 
 
 def batches(samples: Sequence[Sample], tokens: int) -> Iterator[list[Sample]]:
@@ -140,49 +157,60 @@ def _one_pass(adapter: Adapter, plan: DepthPlan, batch: _Batch, chunk: Sequence[
     found = compare_states(adapter, batch.full[valid], states[valid], batch.staircase.targets[valid])
     counts = valid.sum(1).tolist()
     split = zip(*(torch.split(values, counts) for values in found), strict=True)
-    return [_Row(Metrics(*m), depths[:n], len(s.prompt)) for m, n, s in zip(split, counts, chunk, strict=True)]
+    return [
+        _Row(Metrics(*m), [Ran(d) for d in depths[:n]], len(s.prompt))
+        for m, n, s in zip(split, counts, chunk, strict=True)
+    ]
 
 
 @torch.no_grad()
-def _step_by_step(adapter: Adapter, plan: DepthPlan, chunk: Sequence[Sample], batch: _Batch | None) -> list[_Row]:
+def _step_by_step(
+    adapter: Adapter, plan: DepthPlan, chunk: Sequence[Sample], batch: _Batch | None, renewal: Renewal | None
+) -> list[_Row]:
     """One forward a token, as a run would do it; for plans whose depth can rise, and to check the staircase.
 
     Without a batch full depth is decoded in the same way.
     """
     rows = []
     for i, sample in enumerate(chunk):
-        logits, depths = _decode(adapter, plan, sample)
+        logits, ran = _decode(adapter, plan, sample, renewal)
         if batch:
-            reference = adapter.logits(batch.full[i, : len(depths)])
+            reference = adapter.logits(batch.full[i, : len(ran)])
         else:
-            reference, _ = _decode(adapter, _full_plan(plan), sample)
+            reference, _ = _decode(adapter, _full_plan(plan), sample, None)
         targets = torch.tensor(sample.completion[1:], device=logits.device)
-        rows.append(_Row(compare_logits(reference, logits, targets), depths, len(sample.prompt)))
+        rows.append(_Row(compare_logits(reference, logits, targets), ran, len(sample.prompt)))
     return rows
 
 
-def _decode(adapter: Adapter, plan: DepthPlan, sample: Sample) -> tuple[torch.Tensor, list[int]]:
-    """Logits ``[steps, vocabulary]`` and depths of the decode steps of one sample, one forward each."""
-    completion = torch.tensor(sample.completion, device=adapter.device)
-    ids = torch.tensor([sample.prompt], device=adapter.device)
-    logits, depths = [], []
-    with EagerBackend(adapter, plan, write_kv=writes_kv(plan, "auto")) as engine:
+def _decode(
+    adapter: Adapter, plan: DepthPlan, sample: Sample, renewal: Renewal | None
+) -> tuple[torch.Tensor, list[Ran]]:
+    """Logits ``[steps, vocabulary]`` of the decode steps of one sample, one after the other, and what ran."""
+    text = torch.tensor([[*sample.prompt, *sample.completion]], device=adapter.device)
+    prompt, logits, passes = len(sample.prompt), [], []
+    with EagerBackend(adapter, plan, write_kv=writes_kv(plan, "auto") and renewal is None) as engine:
+        ids = text[:, :prompt]
         last, decoder = engine.prefill(ids, torch.ones_like(ids), DynamicCache())
-        for step in range(1, len(completion)):
-            depths.append(plan.decide(step, read_signals(last) if plan.adaptive else None))
-            last = decoder.step(completion[step - 1 : step], depths[-1])
+        steps = Steps(RunningRows(decoder, drop=False), plan, prompt, renewal)
+        for step in range(1, len(sample.completion)):
+            depth = plan.decide(step, read_signals(last) if plan.adaptive else None)
+            last, ran = steps(text[:, : prompt + step], depth)
             logits.append(last[0])
-    return torch.stack(logits), depths
+            passes.append(ran)
+    return torch.stack(logits), passes
 
 
 def _full_plan(plan: DepthPlan) -> DepthPlan:
     return PlanSpec.parse("full").resolve(plan.num_layers, plan.horizon)
 
 
-def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float, method: str) -> ScoreResult:
-    shape, counts = adapter.shape(), [len(row.depths) for row in rows]
+def _result(
+    adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float, method: str, renewal: Renewal | None
+) -> ScoreResult:
+    shape, counts = adapter.shape(), [len(row.ran) for row in rows]
     values = {name: np.concatenate([row.metrics[i].numpy() for row in rows]) for i, name in enumerate(METRICS)}
-    depths = np.concatenate([row.depths for row in rows])
+    depths = np.concatenate([[ran.depth for ran in row.ran] for row in rows])
     steps = np.concatenate([np.arange(1, n + 1) for n in counts])
     sums = {name: [float(row.metrics[i].sum()) for row in rows] for i, name in enumerate(METRICS)}
     edges = np.unique(np.linspace(1, max(counts) + 1, min(_BUCKETS, max(counts)) + 1).astype(int))
@@ -190,18 +218,25 @@ def _result(adapter: Adapter, plan: DepthPlan, rows: list[_Row], seconds: float,
         schedule=plan.schedule,
         order=plan.order,
         profile=str(plan.profile.folder) if plan.profile else None,
-        method="staircase" if method != "step-by-step" and plan.nested else "step-by-step",
+        method="staircase" if method != "step-by-step" and _in_one_pass(plan, renewal) else "step-by-step",
         prompts=len(rows),
         tokens=sum(counts),
         **{name: interval(sums[name], counts) for name in METRICS},
-        mean_depth=float(depths.mean()),
-        bytes_speedup=sum((plan.cost(shape, row.depths, row.prompt_tokens) for row in rows), Cost()).ratio,
+        mean_depth=float(np.concatenate([row.layers for row in rows]).mean()),
+        bytes_speedup=sum((_cost(plan, shape, row, renewal) for row in rows), Cost()).ratio,
         per_depth=tuple(group(d, d, values, depths == d) for d in sorted(set(depths.tolist()), reverse=True)),
         per_step=tuple(group(int(a), int(b) - 1, values, (steps >= a) & (steps < b)) for a, b in pairwise(edges)),
         per_prompt=tuple(
-            PromptScore(n, **{name: sums[name][i] for name in METRICS}, depth=float(np.sum(rows[i].depths)))
+            PromptScore(n, **{name: sums[name][i] for name in METRICS}, depth=float(sum(rows[i].layers)))
             for i, n in enumerate(counts)
         ),
         seconds=seconds,
         notes=plan.notes,
+        renewal="" if renewal is None or _in_one_pass(plan, renewal) else str(renewal),
     )
+
+
+def _cost(plan: DepthPlan, shape: ModelShape, row: _Row, renewal: Renewal | None) -> Cost:
+    depths, renewed, tried = zip(*row.ran, strict=True)
+    writes = None if renewal is None else False
+    return plan.cost(shape, depths, row.prompt_tokens, writes=writes, renewed=renewed, tried=tried)
