@@ -28,7 +28,7 @@ FLOW = [
     {"plans"},
     {"budget", "adapters", "models", "environment", "scaffold"},
     {"runtime"},
-    {"score"},
+    {"score", "conversation"},
     {"calibrate", "bench", "evaluate"},
     {"report", "sweep", "testing"},
     {"cli", "__main__"},

@@ -14,7 +14,7 @@ import typer
 from .. import plugins
 from ..errors import DepthschedError, DepthschedWarning
 from ..text import one_line
-from . import bench, calibrate, check, compile, doctor, eval, generate, new, report, score, show, sweep
+from . import bench, calibrate, chat, check, compile, doctor, eval, generate, new, report, score, show, sweep
 from . import list as list_command
 
 DEBUG = "DEPTHSCHED_DEBUG"
@@ -32,6 +32,7 @@ def build_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for module in (
         generate,
+        chat,
         list_command,
         show,
         check,

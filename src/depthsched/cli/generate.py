@@ -73,8 +73,8 @@ def generate(
 ) -> None:
     """Generate text under a schedule; show the depth of every token and what it saved."""
     text = _read_prompt(prompt, prompt_file)
-    sampling = _sampling(temperature, top_p)
-    _check_numbers(max_new_tokens, seed)
+    draws = sampling(temperature, top_p)
+    check_numbers(max_new_tokens, seed)
     drafts: dict[str, Any] = {"lossless": lossless, "draft_tokens": _count(draft_tokens), "skipped_kv": skipped_kv}
     drafts |= {"verify_below": verify_below, "renew": renew_of(renew)}
     refuse_rules(skipped_kv, verify_below, drafts["renew"], lossless=lossless)
@@ -83,7 +83,7 @@ def generate(
     with say.status(f"loading {model}", spinner="dots"):
         loaded, tokenizer = load_quietly(model, dtype, device, weights)
     inputs = model_inputs([encode(tokenizer, text, raw=raw)])
-    options = {"max_new_tokens": max_new_tokens, "force": force, "tokenizer": tokenizer, **sampling}
+    options = {"max_new_tokens": max_new_tokens, "force": force, "tokenizer": tokenizer, **draws}
     from ..adapters import adapter_for
     from ..blocks.modules import weights_form
 
@@ -141,7 +141,8 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
     return text
 
 
-def _sampling(temperature: float, top_p: float | None) -> dict[str, Any]:
+def sampling(temperature: float, top_p: float | None) -> dict[str, Any]:
+    """What ``ds.generate`` takes for these options."""
     if not 0 <= temperature <= 100:
         raise SettingsError(f"--temperature {temperature} must be in [0, 100]; 0 decodes greedily")
     if top_p is not None and not 0 < top_p <= 1:
@@ -160,7 +161,8 @@ def _count(draft_tokens: str) -> int | str:
         return draft_tokens  # auto, or refused where the run begins
 
 
-def _check_numbers(max_new_tokens: int, seed: int) -> None:
+def check_numbers(max_new_tokens: int, seed: int) -> None:
+    """Refuse numbers out of range before the model is loaded."""
     if max_new_tokens < 1:
         raise SettingsError(f"--max-new-tokens {max_new_tokens} must be at least 1")
     if not 0 <= seed < 2**63:

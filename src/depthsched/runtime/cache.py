@@ -43,6 +43,14 @@ class RunCache(DynamicCache):  # type: ignore[misc]
             new.batch_repeat_interleave(copies)
         return new
 
+    def beginning(self, ids: Tensor) -> RunCache | None:
+        """What it holds of the text ``ids [batch, tokens]``, up to where that differs; None where nothing."""
+        count = min(self.ids.shape[1], ids.shape[1] - 1)
+        differs = (self.ids[:, :count] != ids[:, :count].to(self.ids.device)).any(dim=0).nonzero()
+        length = int(differs[0]) if len(differs) else count
+        states = [(layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in self.layers]
+        return RunCache(states, self.ids[:, :length], self.mask[:, :length]) if length else None
+
 
 def run_cache(decoder: Any, whole: int, sequences: Tensor, mask: Tensor) -> RunCache | None:
     """What the first ``whole`` slots of a run left; None where its decoder or its cache does not keep them.
