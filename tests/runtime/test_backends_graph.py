@@ -282,7 +282,12 @@ def test_attention_on_a_gpu(context: int, count: int, dtype: torch.dtype) -> Non
 @pytest.mark.parametrize("batch", [1, 2])
 def test_contexts_past_a_bucket_in_bfloat16(heads: tuple[int, int], batch: int) -> None:
     """A layer that was compiled through its attention had the first bucket's length fixed by the compiler."""
-    sizes = {"hidden_size": 512, "num_attention_heads": heads[0], "num_key_value_heads": heads[1]}
+    sizes = {
+        "hidden_size": 512,
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
+        "initializer_range": 0.05,
+    }
     model: Any = make_tiny("llama", "sdpa", torch.bfloat16, max_position_embeddings=1024, **sizes).cuda()
     for plan in ("full", "linear:end=3,over=30"):
         run = ds.generate(model, prompt(batch, 6), plan, max_new_tokens=600, do_sample=False, backend="cuda-graph")
