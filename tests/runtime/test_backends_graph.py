@@ -243,6 +243,16 @@ def test_sizes_are_buckets_that_double() -> None:
     assert all(room(n) % 128 == 0 and n <= room(n) <= max(128, 2 * n, n + 2048) for n in range(1, 20_000, 37))
 
 
+@pytest.mark.quick
+def test_example_sizes_are_no_sizes_of_the_model() -> None:
+    model = fuse(adapter_for(make_tiny("llama", intermediate_size=61)))
+    spec = model.layout.spec
+    for batch in (1, 67):
+        rows, slots = kernels._unlike(model, batch)
+        assert rows != slots
+        assert not {rows, slots} & {batch, spec.heads, spec.kv_heads, spec.head_dim, 61}
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("batch", [1, 3])

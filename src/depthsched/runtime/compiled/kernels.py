@@ -76,20 +76,22 @@ def _layer(spec: Any, before: Kernel, after: Kernel) -> Kernel:
 def _kernel(name: str, *, model: FusedModel, batch: int, many: bool) -> Kernel:
     key = name, batch, many, model.layout, torch.get_num_threads()
     if key not in _MEMO:
-        _MEMO[key] = _compile(name, *_problem(name, model, batch, 2 * batch if many else 1))
+        _MEMO[key] = _compile(name, *_problem(name, model, batch, many))
         if len(_MEMO) > _KEPT:
             del _MEMO[next(iter(_MEMO))]
     return _MEMO[key]
 
 
 def _problem(
-    name: str, model: FusedModel, batch: int, rows: int
+    name: str, model: FusedModel, batch: int, many: bool
 ) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], dict[int, Any]]:
     """The function, example inputs for it, and those whose first dimension is left open, each with its name."""
     spec, weights = model.layout.spec, model.layers[0]
     like = functools.partial(torch.zeros, device=model.embedding.device, dtype=model.embedding.dtype)
+    rows, slots = _unlike(model, batch)
+    rows = rows if many else 1
     x = like(rows, model.embedding.shape[1])
-    open_rows, capacity = torch.export.Dim("rows", min=2) if rows > 1 else None, torch.export.Dim("capacity", min=2)
+    open_rows, capacity = torch.export.Dim("rows", min=2) if many else None, torch.export.Dim("capacity", min=2)
     if name == "head":
         return functools.partial(step.head, spec.eps), (x, like(rows, len(model.head[1])), *model.head), {
             0: open_rows, 1: open_rows,
@@ -102,16 +104,32 @@ def _problem(
         inputs = (x, attended, *weights[spec.split :])
         return functools.partial(step.after, spec), inputs, {0: open_rows, 1: open_rows}
     angle, slot = like(rows, spec.head_dim), torch.zeros(rows, dtype=torch.int64, device=x.device)
-    held = like(_capacity(rows), batch, spec.kv_heads, spec.head_dim)
+    held = like(slots, batch, spec.kv_heads, spec.head_dim)
     weights = weights[: spec.split] if name == "before" else weights
     inputs = (x, angle, angle.clone(), slot, slot.clone(), held, held.clone(), *weights)
     function = step.before if name == "before" else step.write_only
     return functools.partial(function, spec), inputs, {**dict.fromkeys(range(5), open_rows), 5: capacity, 6: capacity}
 
 
-def _capacity(rows: int) -> int:
-    """An example capacity that is not the number of rows, or the two would be taken for one."""
-    return 128 if rows != 128 else 129
+_PRIMES = (61, 67, 71, 73, 79, 83, 89, 97, 101, 103)
+
+
+def _unlike(model: FusedModel, batch: int) -> tuple[int, int]:
+    """Example sizes for what is left open: two primes that are no other size of the model.
+
+    torch 2.11 takes a size for the one left open where the example has the same number for both, and so made code for
+    heads as wide as the buffers are long.
+    """
+    spec = model.layout.spec
+    taken = {
+        batch,
+        spec.heads,
+        spec.kv_heads,
+        spec.head_dim,
+        *(size for shape in model.layout.shapes for size in shape),
+    }
+    first, second = [prime for prime in _PRIMES if prime not in taken][:2]
+    return first, second
 
 
 class _Traced(nn.Module):
