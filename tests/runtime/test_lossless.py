@@ -88,6 +88,17 @@ def test_any_plan_draft_and_end(backend: str, data: st.DataObject) -> None:
     assert torch.equal(run.sequences, full(model, inputs, steps, **options))
 
 
+@pytest.mark.quick
+@backends
+def test_a_row_that_ends_with_its_first_token_leaves_the_batch(backend: str) -> None:
+    model, inputs = tiny("llama", "sdpa"), prompt(3, 6)
+    first = full(model, inputs, 1)[:, -1]
+    options = {"eos_token_id": int(first[0]), "pad_token_id": 0}
+    assert (first == first[0]).sum() < 3, "the others go on"
+    run = drafted(model, inputs, "constant:depth=6", draft_tokens=2, backend=backend, **options)
+    assert torch.equal(run.sequences, full(model, inputs, **options))
+
+
 @backends
 def test_stop_strings_and_streamers(smollm2: tuple[Any, Any], backend: str) -> None:
     model, tokenizer = smollm2

@@ -63,9 +63,11 @@ class LosslessLoop:
         logits, self._decoder = self.backend.prefill(fresh, mask, cache, generation_config.prefill_chunk_size)
         self._rows = Rows(input_ids, logits_processor, stopping_criteria, generation_config)
         self._told = input_ids.shape[1]
-        first = {row: [self._rows.propose(row, [], logits[row])[0]] for row in self._rows.running}
-        signals = read_signals(logits) if self.plan.adaptive else None
+        live = [*self._rows.running]
+        first = {row: [self._rows.propose(row, [], logits[row])[0]] for row in live}
         self._write(first, self.plan.num_layers, _now(input_ids) - began)
+        still = self._keep_running(live, input_ids.device)
+        signals = read_signals(logits[still]) if self.plan.adaptive and still else None
         self.prefill_seconds = _now(input_ids) - began
         while self._rows.running:
             signals = self._round(signals)
@@ -95,12 +97,17 @@ class LosslessLoop:
         self.trace.rounds.append(done)
         self.drafting.learn(done)
         self._write(written, self.plan.num_layers, ended - began)
-        still = [i for i, row in enumerate(live) if row in rows.running]
-        if 0 < len(still) < len(live):
-            self._decoder.drop_rows(torch.tensor(still, device=at.device))
+        still = self._keep_running(live, at.device)
         if not (self.plan.adaptive and still):
             return None
         return read_signals(torch.stack([logits[i, verdicts[i].accepted] for i in still]))
+
+    def _keep_running(self, live: list[int], device: Any) -> list[int]:
+        """Leave rows that ended, if only with the first token, out of the batch; the places of the others in it."""
+        still = [i for i, row in enumerate(live) if row in self._rows.running]
+        if 0 < len(still) < len(live):
+            self._decoder.drop_rows(torch.tensor(still, device=device))
+        return still
 
     def _draft(self, live: list[int], at: Tensor, depth: int, count: int) -> tuple[list[list[int]], list[list[Any]]]:
         drafts: list[list[int]] = [[] for _ in live]

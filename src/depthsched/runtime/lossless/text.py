@@ -48,7 +48,7 @@ class Rows:
         if not self.processors:
             return raw[0]
         ids = torch.cat([self._ids[row], self._ids[row].new_tensor(behind)])
-        # Some processors know how many rows there are, and which: the others stand beside it, cut or padded to its length.
+        # Some processors know how many rows there are, and which: the others stand beside it, cut or padded.
         together = self.padded(len(ids))
         together[row] = ids
         processed: Tensor = self.processors(together, raw.expand(len(together), -1).clone())[row]
