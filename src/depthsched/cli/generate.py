@@ -16,6 +16,7 @@ from ..planspec import PlanSpec
 from . import generate_view as view
 from .output import (
     DeviceOption,
+    DraftTokensOption,
     DtypeOption,
     JsonOption,
     ModelOption,
@@ -23,6 +24,7 @@ from .output import (
     ProfileOption,
     ScheduleOption,
     WeightsOption,
+    check_drafts,
     load_quietly,
     notes,
     print_json,
@@ -57,9 +59,7 @@ def generate(
     lossless: Annotated[
         bool, typer.Option("--lossless", help="The plan drafts, full depth checks: its text, token by token.")
     ] = False,
-    draft_tokens: Annotated[
-        str, typer.Option("--draft-tokens", help="With --lossless: tokens of a draft, or auto for as many as pay.")
-    ] = "auto",
+    draft_tokens: DraftTokensOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Drive a model family that is unknown or refused.")] = False,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -70,7 +70,8 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     sampling = _sampling(temperature, top_p)
     _check_numbers(max_new_tokens, seed)
-    drafts = {"lossless": lossless, "draft_tokens": _count(draft_tokens)}
+    drafts = {"lossless": lossless, "draft_tokens": draft_tokens}
+    check_drafts(lossless, draft_tokens)
     spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
@@ -144,13 +145,6 @@ def _sampling(temperature: float, top_p: float | None) -> dict[str, Any]:
     if temperature == 0:
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     return {"do_sample": True, "temperature": temperature, "top_p": top_p or 1.0, "top_k": 0}
-
-
-def _count(draft_tokens: str) -> int | str:
-    try:
-        return int(draft_tokens)
-    except ValueError:
-        return draft_tokens  # auto, or refused where the run begins
 
 
 def _check_numbers(max_new_tokens: int, seed: int) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from ..cost import Cost, ModelShape
 from ..plans import DepthPlan
-from .rounds import lossless_cost, summary
+from .rounds import lossless_cost, report_lines, summary
 from .trace import Trace
 
 
@@ -98,11 +98,11 @@ class Run:
             "order": self.plan.order,
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
             "notes": list(self.plan.notes),
-            **({"lossless": summary(self.trace.rounds)} if self.trace.rounds is not None else {}),
+            **({"lossless": summary(self.trace.rounds, self.trace.decisions)} if self.trace.rounds is not None else {}),
         }
 
     def report(self) -> str:
-        """The run in four lines of text."""
+        """The run in four lines of text, and what a lossless one drafted."""
         return (
             f"{self.plan.schedule} @ {self.plan.order}, backend {self.trace.backend}\n"
             f"{self.tokens.shape[1]} tokens, mean depth {self.trace.mean_depth:.1f} of {self.shape.num_layers}\n"
@@ -114,6 +114,4 @@ class Run:
     def _drafts(self) -> str:
         if self.trace.rounds is None:
             return ""
-        found = summary(self.trace.rounds)
-        share = f", {found['acceptance']:.0%} of" if found["drafted"] else ", of"
-        return f"\n{found['verify_passes']} passes at full depth{share} {found['drafted']} drafted tokens accepted"
+        return "".join(f"\n{line}" for line in report_lines(self.trace.rounds, self.trace.decisions))
