@@ -115,8 +115,8 @@ def test_auto_drafts_where_it_pays() -> None:
 
 def test_auto_deepens() -> None:
     rule = auto(4, 6, 7)
-    spent = Machine({4: 0.5, 6: 0.95, 7: 0.97}, {4: 0.45, 6: 0.5, 7: 0.9}, 0.02).run(rule, 400, 4)
-    assert spent <= 400 / 1.3
+    spent = Machine({4: 0.6, 6: 0.97, 7: 0.98}, {4: 0.5, 6: 0.65, 7: 0.9}, 0.01).run(rule, 400, 4)
+    assert spent <= 400 / 1.2
     assert any("drafts at depth 6" in line for line in rule.decisions)
 
 
