@@ -16,6 +16,7 @@ from ..planspec import PlanSpec
 from . import generate_view as view
 from .output import (
     DeviceOption,
+    DraftTokensOption,
     DtypeOption,
     JsonOption,
     ModelOption,
@@ -23,6 +24,7 @@ from .output import (
     ProfileOption,
     ScheduleOption,
     WeightsOption,
+    check_drafts,
     load_quietly,
     notes,
     print_json,
@@ -54,6 +56,10 @@ def generate(
     skipped_kv: Annotated[
         str, typer.Option("--skipped-kv", help="K and V of skipped layers: auto, write or omit.")
     ] = "auto",
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="The plan drafts, full depth checks: its text, token by token.")
+    ] = False,
+    draft_tokens: DraftTokensOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Drive a model family that is unknown or refused.")] = False,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -64,6 +70,8 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     sampling = _sampling(temperature, top_p)
     _check_numbers(max_new_tokens, seed)
+    drafts = {"lossless": lossless, "draft_tokens": draft_tokens}
+    check_drafts(lossless, draft_tokens)
     spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
@@ -78,11 +86,13 @@ def generate(
     arms = [PlanSpec.parse("full").resolve(layers, max_new_tokens), plan] if compare else [plan]
     # First calls allocate and choose kernels. The plan is that of the whole run, and so is the backend it gets.
     with say.status("warming up", spinner="dots"):
-        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), plan, {**options, "max_new_tokens": 2})
+        short = {**options, **drafts, "max_new_tokens": 2}
+        _run(loaded, tokenizer, inputs, backend, seed, nullcontext(), plan, short)
     results = []
     for arm in arms:
         bar = view.progress(say, f"generating, {arm.schedule}", max_new_tokens)
-        results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, arm, options))
+        how = drafts if arm is plan else {}
+        results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, arm, {**options, **how}))
     result = results[-1]
     say_notes(spec.label, result["notes"])
     result |= {"model": model, "weights": weights_form(loaded), "prompt": text, "versions": versions()}

@@ -28,6 +28,25 @@ class Decoder(Protocol):
         ...
 
 
+class DraftDecoder(Decoder, Protocol):
+    """What a backend with ``drafts`` set begins. Steps and passes of several tokens are not mixed in a run.
+
+    One that works on the caller's cache also has ``settle(tokens)``: it ends a run of one row, and leaves the cache
+    with its first tokens and nothing of a draft.
+    """
+
+    def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
+        """Run some tokens of each row, ``[batch, count]``; logits ``[batch, count, vocabulary]``.
+
+        They go to the slots from ``at [batch]`` on and see their row up to their own slot; what lay there is replaced.
+        """
+        ...
+
+    def drop_rows(self, rows: Tensor) -> None:
+        """Go on with only these rows, indices into those held so far."""
+        ...
+
+
 class Backend(Protocol):
     """Begins one run. A context manager: the model is as before on exit."""
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from ..adapters import Adapter
 from ..plans import DepthPlan
 from .depths import DepthLayers
-from .forward import run_prompt, run_tokens
+from .forward import run_prompt, run_several, run_tokens
 from .gate import LayerGate
+from .ragged import RaggedCache
 
 
 class EagerBackend:
@@ -26,6 +27,7 @@ class EagerBackend:
     """
 
     name = "eager"
+    drafts = True
     compile_seconds = 0.0
 
     def __init__(self, adapter: Adapter, plan: DepthPlan, *, write_kv: bool = False) -> None:
@@ -51,6 +53,7 @@ class EagerDecoder:
 
     def __init__(self, backend: EagerBackend, mask: Tensor, position: Tensor, cache: Any) -> None:
         self.backend, self.mask, self.position, self.cache = backend, mask, position, cache
+        self.ragged: RaggedCache | None = None
 
     def step(self, tokens: Tensor, depth: int) -> Tensor:
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=-1)
@@ -58,7 +61,24 @@ class EagerDecoder:
         layers = self.backend.layers[depth]
         return run_tokens(self.backend.gate, layers, tokens[:, None], self.mask, self.position, self.cache)
 
+    def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
+        """Logits ``[rows, count, vocabulary]`` of ``tokens [rows, count]`` at the slots from ``at [rows]`` on."""
+        if self.ragged is None:
+            self.ragged = RaggedCache(self.cache, self.mask.bool().int().argmax(dim=1), int(at.max()) + 64)
+        seen, positions = self.ragged.place(at, tokens.shape[1])
+        gate = self.backend.gate
+        layers = gate.full if depth == self.backend.layers.plan.num_layers else self.backend.layers[depth]
+        return run_several(gate, layers, tokens, seen, positions, self.ragged)
+
+    def settle(self, tokens: int) -> None:
+        """Leave the cache of a run of one row with its first tokens, whatever drafts wrote after them."""
+        if self.ragged is not None and len(self.mask) == 1:
+            self.ragged.settle(tokens)
+
     def drop_rows(self, rows: Tensor) -> None:
         """Go on with only these rows, indices into those held so far."""
+        if self.ragged is not None:
+            self.ragged.select(rows)
+            return
         self.cache.batch_select_indices(rows)
         self.mask, self.position = self.mask[rows], self.position[rows]

@@ -60,3 +60,27 @@ def run_tokens(
     )
     logits: Tensor = output.logits[:, -1]
     return logits
+
+
+def run_several(
+    gate: LayerGate, layers: Any, input_ids: Tensor, seen: Tensor, position_ids: Tensor, cache: Any
+) -> Tensor:
+    """One pass of these layers over some tokens of each row; logits of all of them, ``[batch, tokens, vocabulary]``.
+
+    ``seen`` says which slots of the cache each token attends to, bool ``[batch, 1, tokens, slots]``.
+    """
+    dtype = gate.adapter.dtype
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+    output = gate.run(
+        layers,
+        lambda: gate.adapter.model(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+        ),
+    )
+    logits: Tensor = output.logits
+    return logits

@@ -13,10 +13,13 @@ from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
 from .arguments import effective, max_tokens, refuse_in_generate
 from .backends import make_backend
+from .eager import EagerBackend
 from .inputs import check_lengths, read_inputs
 from .loop import DecodeLoop
+from .lossless import LosslessLoop, check_lossless, drafting_backend, drafting_of, read_lossless
 from .native.kv import starts_of
 from .policy import as_plan, check_plan, writes_kv
+from .ragged import refuse_ragged
 from .run import Run
 
 LOOK_EVERY = 8
@@ -38,6 +41,8 @@ def generate(
     force: bool = False,
     streamer: Any = None,
     drop_finished: bool = False,
+    lossless: bool = False,
+    draft_tokens: int | str = "auto",
     **generate_kwargs: Any,
 ) -> Run:
     """Generate with a plan.
@@ -69,6 +74,15 @@ def generate(
     drop_finished : bool
         Leave rows that have stopped out of the batch, where the backend can: eager, and compiled on a CPU. A cache
         of the caller's loses their rows, and the trace still has a (padding) token for them.
+    lossless : bool
+        The plan drafts tokens, and full depth checks several in one pass and keeps those that are right: what comes out
+        is what full depth writes, the same tokens when greedy and the same distribution when sampling.
+    draft_tokens : int or str
+        With ``lossless``, when to stop drafting. A number: after as many tokens. ``auto``: as many as pay by what it
+        measures in the run, at the depth of the plan or a deeper one of its order, and none where drafting does not
+        pay. ``confidence`` or ``confidence:0.6``: at the first token that the draft gives less than a threshold, which
+        adapts as in Draft & Verify (arXiv 2309.08168). ``del``: like ``auto``, by acceptance and layers alone, without
+        a clock (arXiv 2504.05598). At most 16 tokens.
     **generate_kwargs
         What ``model.generate`` takes for greedy decoding or sampling: logits processors, stopping criteria,
         ``stop_strings`` with ``tokenizer``, ``generation_config``, ``output_scores`` and ``output_logits`` (in
@@ -82,26 +96,39 @@ def generate(
     adapter = adapter_for(model, force=force)
     model = adapter.model  # the inner one of a wrapper
     refuse_in_generate(model, generate_kwargs)
+    drafts = read_lossless(lossless, draft_tokens, skipped_kv, drop_finished)
     ids, mask = read_inputs(adapter, inputs)
+    rows = len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1)
+    if drafts:
+        check_lossless(model, generate_kwargs, rows=rows)
     prompt = ids.shape[1]
     new = max_tokens(generate_kwargs, max_new_tokens, prompt, DEFAULT_TOKENS)
     plan = as_plan(plan, order, profile, adapter.num_layers, new)
     check_plan(plan, adapter)
-    write, own_cache = writes_kv(plan, skipped_kv), _brings_cache(model, generate_kwargs)
+    plan = plan.with_deeper() if drafts and drafts.chooses_depth else plan
+    write, own_cache = writes_kv(plan, skipped_kv) and not lossless, _brings_cache(model, generate_kwargs)
     check_lengths(adapter, prompt, new)
     chosen, reason = make_backend(
         backend,
         adapter,
         plan,
         write_kv=write,
-        batch=len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1),
+        batch=rows,
         max_tokens=prompt + new,
         own_cache=own_cache,
         holes=starts_of(mask) is None,
     )
+    if drafts:
+        chosen, reason = drafting_backend(chosen, reason, backend, lambda: EagerBackend(adapter, plan))
+        if chosen.name == "eager":
+            refuse_ragged(adapter, prompt + new)
     every = plan.adaptive or drop_finished or streamer is not None or own_cache or adapter.device.type == "cpu"
     with chosen as engine:
-        loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY)
+        loop: DecodeLoop | LosslessLoop
+        if drafts:
+            loop = LosslessLoop(engine, plan, drafting_of(drafts, plan), streamer, reason)
+        else:
+            loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(
             model,

@@ -53,7 +53,7 @@ class DecodeLoop:
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
         **kwargs: Any,
     ) -> Tensor:  # fmt: skip
-        cache = _cache(kwargs)
+        cache = prepared_cache(kwargs)
         mask = kwargs.get("attention_mask")
         mask = torch.ones_like(input_ids) if mask is None else mask
         sampler = Sampler(logits_processor, stopping_criteria, generation_config)
@@ -97,7 +97,8 @@ def _now(tensor: Tensor) -> float:
     return time.perf_counter()
 
 
-def _cache(kwargs: dict[str, Any]) -> Any:
+def prepared_cache(kwargs: dict[str, Any]) -> Any:
+    """The cache that transformers made for a loop of one's own, without holes."""
     cache = kwargs.get("past_key_values")
     if cache is None or kwargs.get("use_cache") is False:
         raise CacheError("a depth plan needs the KV cache; leave use_cache on")

@@ -9,6 +9,7 @@ import torch
 
 from ..cost import Cost, ModelShape
 from ..plans import DepthPlan
+from .rounds import lossless_cost, report_lines, summary
 from .trace import Trace
 
 
@@ -60,6 +61,8 @@ class Run:
     def cost(self) -> Cost:
         """Bytes that every decode step moved, and would have moved at full depth."""
         depths, batch = self.trace.decode_depths, len(self.tokens)
+        if self.trace.rounds is not None:
+            return lossless_cost(self.plan, self.shape, self.trace.rounds, self.prompt_tokens, batch)
         return self.plan.cost(self.shape, depths, self.prompt_tokens, batch=batch, writes=self.wrote_kv)
 
     @property
@@ -95,14 +98,20 @@ class Run:
             "order": self.plan.order,
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
             "notes": list(self.plan.notes),
+            **({"lossless": summary(self.trace.rounds, self.trace.decisions)} if self.trace.rounds is not None else {}),
         }
 
     def report(self) -> str:
-        """The run in four lines of text."""
+        """The run in four lines of text, and what a lossless one drafted."""
         return (
             f"{self.plan.schedule} @ {self.plan.order}, backend {self.trace.backend}\n"
             f"{self.tokens.shape[1]} tokens, mean depth {self.trace.mean_depth:.1f} of {self.shape.num_layers}\n"
             f"{self.layer_speedup:.2f}x fewer layers, {self.bytes_speedup:.2f}x fewer bytes\n"
             f"prefill {self.prefill_seconds:.2f} s, decode {self.decode_seconds:.2f} s, "
-            f"{self.tokens_per_second:.1f} tokens/s"
+            f"{self.tokens_per_second:.1f} tokens/s" + self._drafts()
         )
+
+    def _drafts(self) -> str:
+        if self.trace.rounds is None:
+            return ""
+        return "".join(f"\n{line}" for line in report_lines(self.trace.rounds, self.trace.decisions))

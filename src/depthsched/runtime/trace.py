@@ -11,6 +11,7 @@ import torch
 from ..errors import MissingExtraError
 from ..plans import DepthPlan
 from ..schedule import Signals
+from .rounds import Round
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Trace:
     compile_seconds : float
         Spent on compiling before the run; not part of any step.
     steps : list of StepRecord
+    rounds : list of Round or None
+        Of a lossless run: every draft with the pass that checked it. Its steps are the tokens, each full depth's.
+    decisions : list of str
+        Of a lossless run: where it began to draft, at which depth, and where it stopped, with the reason.
     """
 
     plan: DepthPlan
@@ -58,6 +63,8 @@ class Trace:
     reason: str = ""
     compile_seconds: float = 0.0
     steps: list[StepRecord] = field(default_factory=list)
+    rounds: list[Round] | None = None
+    decisions: list[str] = field(default_factory=list)
 
     @property
     def depths(self) -> list[int]:
@@ -73,6 +80,9 @@ class Trace:
     def mean_depth(self) -> float:
         """Mean depth of the decode steps; full depth when there is none."""
         depths = self.decode_depths
+        if self.rounds is not None:
+            full = self.plan.num_layers
+            return sum(r.drafted * r.depth + full for r in self.rounds) / len(depths) if depths else float(full)
         return sum(depths) / len(depths) if depths else float(self.plan.num_layers)
 
     def layers(self, step: int) -> tuple[int, ...]:

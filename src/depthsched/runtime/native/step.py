@@ -39,6 +39,13 @@ class NativeDecoder:
         self.kv.length += 1
         return logits
 
+    def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
+        """Logits ``[rows, count, vocabulary]`` of ``tokens [rows, count]`` at the slots from ``at [rows]`` on."""
+        batch, count = tokens.shape
+        slots = (at[:, None] + torch.arange(count)).int().reshape(-1)
+        rows, every = self.rows.repeat_interleave(count), torch.arange(batch * count, dtype=torch.int32)
+        return self.forward(tokens.reshape(-1), rows, slots, every, depth).view(batch, count, -1)
+
     def prompt(self, input_ids: Tensor, chunk: int | None = None) -> Tensor:
         """Logits of the last tokens of a prompt ``[batch, tokens]``, whose padding is left out."""
         held, batch, length = self.kv.length, *input_ids.shape
