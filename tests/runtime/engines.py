@@ -3,11 +3,13 @@
 import functools
 from typing import Any
 
+import pytest
 import torch
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.plans import DepthPlan
+from depthsched.runtime import backends
 from depthsched.runtime.compiled import CudaGraphBackend, step
 from depthsched.runtime.compiled import engine as engines
 from depthsched.runtime.compiled.capture import GraphStore
@@ -56,3 +58,13 @@ def run_eager(model: Any, inputs: dict[str, torch.Tensor], plan: DepthPlan, step
 def store_of(model: Any) -> GraphStore:
     """The graphs that a model's engine holds."""
     return engines._ENGINES[model].graphs(CaptureDouble)
+
+
+def compiled_is_the_graph_engine(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Make ``backend="compiled"`` the graph engine under the double, with some options replaced."""
+    settings = {"kernels": plain_kernels, "capture": CaptureDouble, **options}
+
+    def choose(name: str, *args: Any) -> tuple[Any, str]:
+        return (None, "asked for") if name == "eager" else (functools.partial(CudaGraphBackend, **settings), name)
+
+    monkeypatch.setattr(backends, "_choose", choose)

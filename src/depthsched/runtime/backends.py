@@ -80,6 +80,7 @@ def make_backend(
     max_tokens: int = 0,
     own_cache: bool = False,
     holes: bool = False,
+    several: bool = False,
 ) -> tuple[Backend, str]:
     """A backend for one run, and the reason why it is this one.
 
@@ -96,6 +97,8 @@ def make_backend(
         The caller brought a cache and will read it afterwards: only the eager backend keeps it filled.
     holes : bool
         The attention mask leaves out tokens after the first of a row.
+    several : bool
+        The run will ask for passes of several tokens a row, as a :class:`DraftDecoder` runs them.
 
     Raises
     ------
@@ -103,11 +106,12 @@ def make_backend(
         The name is unknown, or ``cuda-graph`` was asked for on a model that is not on a CUDA device.
     """
     make, reason = maker(
-        name, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens, own_cache=own_cache, holes=holes
-    )
+        name, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens, own_cache=own_cache, holes=holes,
+        several=several,
+    )  # fmt: skip
     if make is None:
         return EagerBackend(adapter, plan, write_kv=write_kv), reason
-    return checked(make, adapter, plan, reason, batch=batch, write_kv=write_kv)
+    return checked(make, adapter, plan, reason, batch=batch, write_kv=write_kv, several=several)
 
 
 def maker(
@@ -120,12 +124,14 @@ def maker(
     max_tokens: int,
     own_cache: bool = False,
     holes: bool = False,
+    several: bool = False,
 ) -> tuple[Callable[[], Backend] | None, str]:
     """What makes the fast backend of :func:`make_backend`, not checked, or None for eager; and why."""
     kind, reason = _choose(name, adapter, max_tokens, own_cache, holes)
     if kind is None:
         return None, reason
-    return functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens), reason
+    make = functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens)
+    return functools.partial(make, several=True) if several and kind is not NativeBackend else make, reason
 
 
 def _choose(

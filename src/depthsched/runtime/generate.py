@@ -117,6 +117,7 @@ def generate(
         max_tokens=prompt + new,
         own_cache=own_cache,
         holes=starts_of(mask) is None,
+        several=bool(drafts),
     )
     if drafts:
         chosen, reason = drafting_backend(chosen, reason, backend, lambda: EagerBackend(adapter, plan))

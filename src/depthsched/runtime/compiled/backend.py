@@ -49,6 +49,7 @@ class CompiledBackend:
     """
 
     name: ClassVar[str] = "compiled"
+    drafts = True
     compile_seconds = 0.0
 
     def __init__(

@@ -35,10 +35,27 @@ class CompiledDecoder:
     ) -> None:  # fmt: skip
         self.engine, self.model, self.kernels = engine, model, kernels
         self.keep_sets, self.bridges = keep_sets, bridges
+        self._live: Tensor | None = None
 
     def step(self, tokens: Tensor, depth: int) -> Tensor:
         """Logits ``[batch, vocabulary]`` after one more token per row, ``[batch]``; valid until the next pass."""
         return self._pass(tokens[:, None], None, depth)[:, 0]
+
+    def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
+        """Logits ``[rows, count, vocabulary]`` of ``tokens [rows, count]`` at the slots from ``at [rows]`` on.
+
+        Valid until the next pass.
+        """
+        if self._live is None:
+            return self._pass(tokens, at, depth)
+        # Static buffers hold the whole batch: a row that has left repeats what another does, in its own slots.
+        every = at.new_zeros(self.engine.batch)
+        every[self._live] = torch.arange(len(at), device=at.device)
+        return self._pass(tokens[every], at[every], depth)[self._live]
+
+    def drop_rows(self, rows: Tensor) -> None:
+        """Give the logits of only these rows, indices into those of the last pass."""
+        self._live = rows if self._live is None else self._live[rows]
 
     def _pass(self, tokens: Tensor, at: Tensor | None, depth: int) -> Tensor:
         engine, count = self.engine, tokens.shape[1]
