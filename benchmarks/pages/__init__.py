@@ -18,6 +18,7 @@ PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
         RESULTS / "position.md": quality.position_tables(RESULTS / "quality"),
     },
     "tasks": {RESULTS / "tasks.md": {"all": lambda: tasks.tables(RESULTS / "tasks")}},
+    "gpu": {RESULTS / "gpu.md": {"all": lambda: speed.tables(RESULTS / "gpu")}},
     "peers": {RESULTS / "peers.md": {"all": lambda: peers.tables(RESULTS / "peers")}},
 }
 
