@@ -79,6 +79,23 @@ def test_scheduling_is_measured_against_the_step(result: BenchResult) -> None:
     assert 0 < five.overhead < 1
 
 
+def test_rows_that_draft_stand_beside_the_plain_ones() -> None:
+    model = make_tiny("llama", "sdpa")
+    plans = {s: ds.plan(s, num_layers=LAYERS, horizon=24) for s in ("full", "constant:depth=7")}
+    result = compare(model, prompt(2, 6), plans, ["eager"], tokens=24, repeats=2, draft_tokens=2)
+    base, _, plain, drafts = result.rows
+    assert base.drafts is plain.drafts is None
+    assert drafts.plan == plain.plan
+    assert drafts.equal_tokens == 1.0
+    assert drafts.drafts is not None
+    assert drafts.drafts["draft_tokens"] == "2"
+    assert 0 < drafts.drafts["acceptance"] <= 1
+    assert 1 <= drafts.drafts["mean_drafted"] <= 2
+    found = {name: drafts.drafts[name] for name in ("draft_cost", "verify_cost", "predicted", "measured")}
+    assert min(found.values()) > 0
+    assert BenchResult.from_json(json.dumps(result.to_json())).rows == result.rows
+
+
 def test_bootstrap_interval() -> None:
     assert Interval.of([2.0] * 5) == Interval(2.0, 2.0, 2.0)
     some = Interval.of([1.0, 2.0, 3.0, 4.0, 50.0])
@@ -105,6 +122,8 @@ def test_a_model_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--baseline", "vllm"], "transformers or none"),
         (["--plans", "nope"], "unknown schedule"),
         (["--random", "llama-9"], "unknown shape"),
+        (["--draft-tokens", "3", "--model", "/no/such/model"], "or --lossless"),
+        (["--lossless", "--draft-tokens", "99", "--model", "/no/such/model"], "must be auto, a whole number"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,3 +144,14 @@ def test_json_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert data["command"].startswith("depthsched bench --plans constant:depth=4")
     assert data["model"] == "toy"
     assert len(data["rows"]) == 3
+
+
+def test_drafts_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "toy", (32, 64, 4, 4, 2, 1100, True))
+    arguments = ["bench", "--random", "toy", "--plans", "constant:depth=3", "--backends", "eager", "--tokens", "12"]
+    with pytest.raises(SystemExit) as left:
+        command_line([*arguments, "--repeats", "2", "--baseline", "none", "--lossless", "--draft-tokens", "2"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert "lossless" in printed
+    assert "predicted 0" in printed or "predicted 1" in printed

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import StoppingCriteriaList, StopStringCriteria
 
 from ..adapters import adapter_for
+from ..drafts import read_drafts
 from ..errors import PlanError
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
@@ -16,7 +17,7 @@ from .backends import make_backend
 from .eager import EagerBackend
 from .inputs import check_lengths, read_inputs
 from .loop import DecodeLoop
-from .lossless import LosslessLoop, check_lossless, drafting_backend, drafting_of, read_lossless
+from .lossless import LosslessLoop, check_lossless, drafting_backend, drafting_of
 from .native.kv import starts_of
 from .policy import as_plan, check_plan, writes_kv
 from .ragged import refuse_ragged
@@ -96,7 +97,7 @@ def generate(
     adapter = adapter_for(model, force=force)
     model = adapter.model  # the inner one of a wrapper
     refuse_in_generate(model, generate_kwargs)
-    drafts = read_lossless(lossless, draft_tokens, skipped_kv, drop_finished)
+    drafts = read_drafts(lossless, draft_tokens, skipped_kv, drop_finished)
     ids, mask = read_inputs(adapter, inputs)
     rows = len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1)
     if drafts:

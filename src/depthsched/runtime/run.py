@@ -98,7 +98,11 @@ class Run:
             "order": self.plan.order,
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
             "notes": list(self.plan.notes),
-            **({"lossless": summary(self.trace.rounds, self.trace.decisions)} if self.trace.rounds is not None else {}),
+            **(
+                {"lossless": summary(self.trace.rounds, self.trace.draft_tokens, self.trace.decisions)}
+                if self.trace.rounds is not None
+                else {}
+            ),
         }
 
     def report(self) -> str:

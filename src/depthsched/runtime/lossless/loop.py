@@ -45,7 +45,8 @@ class LosslessLoop:
         self, backend: Backend, plan: DepthPlan, drafting: Drafting, streamer: Any = None, reason: str = ""
     ) -> None:
         self.backend, self.plan, self.drafting, self.streamer = backend, plan, drafting, streamer
-        self.trace = Trace(plan, backend.name, reason, backend.compile_seconds, rounds=[], decisions=drafting.decisions)
+        self.trace = Trace(plan, backend.name, reason, backend.compile_seconds, rounds=[])
+        self.trace.draft_tokens, self.trace.decisions = drafting.name, drafting.decisions
         self.prefill_seconds = self.decode_seconds = 0.0
 
     @torch.no_grad()
