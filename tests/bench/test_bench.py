@@ -7,7 +7,7 @@ import pytest
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.bench import BenchResult, Interval, compare, random_model, shapes
+from depthsched.bench import BenchResult, Interval, compare, known_shape, random_model, shapes
 from depthsched.bench.chart import save_chart
 from depthsched.cli import main as command_line
 from depthsched.errors import DepthschedError, SettingsError
@@ -110,6 +110,9 @@ def test_a_model_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shapes.SHAPES, "toy", (32, 64, 3, 4, 2, 50, True))
     model = random_model("toy", torch.bfloat16, torch.device("cpu"))
     assert (model.config.num_hidden_layers, model.dtype) == (3, torch.bfloat16)
+    assert known_shape("toy") == adapter_for(model).shape()
+    with pytest.raises(DepthschedError, match="unknown shape 'lama-2-7b'"):
+        known_shape("lama-2-7b")
     with pytest.raises(DepthschedError, match="unknown shape 'lama-2-7b'"):
         random_model("lama-2-7b", torch.float32, torch.device("cpu"))
 
