@@ -69,6 +69,28 @@ class DraftTokens:
         return self.rule if self.chooses_depth else f"{self.rule}:{self.number:g}"
 
 
+def read_drafts(
+    lossless: bool, draft_tokens: Any = "auto", skipped_kv: str = "auto", drop_finished: bool = False
+) -> DraftTokens | None:
+    """How a lossless run drafts; None for any other run.
+
+    Raises
+    ------
+    PlanError
+        One of these arguments would not be followed.
+    """
+    how = DraftTokens.parse(draft_tokens)
+    if not lossless:
+        if how.rule != "auto":
+            raise PlanError(f"draft_tokens={draft_tokens!r} is for lossless runs; add lossless=True or --lossless")
+        return None
+    if skipped_kv != "auto":
+        raise PlanError(f"skipped_kv={skipped_kv!r}: a lossless run leaves every layer's K and V; leave it out")
+    if drop_finished:
+        raise PlanError("drop_finished is what a lossless run always does; leave it out")
+    return how
+
+
 def _number(text: str) -> float | None:
     try:
         return float(text)

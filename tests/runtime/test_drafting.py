@@ -197,7 +197,7 @@ def test_what_drafting_was_worth() -> None:
     assert payoff(rounds[2:]) is None
     assert payoff(rounds[2:], unit=1.0) is not None
     assert payoff(plain) is None
-    said = summary(rounds, ["token 4: drafts"])
+    said = summary(rounds, "3", ["token 4: drafts"])
     assert said["predicted_speedup"] == found.predicted
     assert said["decisions"] == ["token 4: drafts"]
     assert "predicted 0.97x and measured 0.94x" in "\n".join(report_lines(rounds, []))
@@ -209,6 +209,7 @@ def test_every_rule_reports_what_it_was_worth(draft_tokens: Any) -> None:
     run = ds.generate(model, inputs, "constant:depth=7", max_new_tokens=40, lossless=True, draft_tokens=draft_tokens)
     said = run.to_json()["lossless"]
     assert said["drafted"] > 0
+    assert said["draft_tokens"] == str(DraftTokens.parse(draft_tokens))
     for name in ("predicted_speedup", "measured_speedup", "draft_cost", "verify_cost"):
         assert said[name] > 0
     assert len(said["acceptance_by_place"]) == max(r.drafted for r in run.trace.rounds or [])

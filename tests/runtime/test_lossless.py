@@ -247,7 +247,7 @@ def test_what_a_run_says() -> None:
         ({"lossless": True, "draft_tokens": 0}, "draft_tokens=0 must be auto, a whole number from 1 to 16"),
         ({"lossless": True, "draft_tokens": "many"}, "draft_tokens='many' must be auto"),
         ({"lossless": True, "draft_tokens": "confidence:2"}, "the threshold must be a number from 0 to 1"),
-        ({"lossless": True, "skipped_kv": "write"}, "a lossless run leaves K and V of full depth"),
+        ({"lossless": True, "skipped_kv": "write"}, "a lossless run leaves every layer's K and V"),
         ({"lossless": True, "cache_implementation": "static"}, "cache_implementation='static': a lossless run"),
         ({"lossless": True, "past_key_values": StaticCache(AutoConfig.for_model("llama"), 8)}, "is a StaticCache"),
         ({"lossless": True, "draft_tokens": True}, "draft_tokens=True must be auto"),

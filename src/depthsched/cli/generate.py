@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..drafts import read_drafts
 from ..encoding import encode, model_inputs
 from ..environment import versions
 from ..errors import SettingsError
@@ -24,7 +25,6 @@ from .output import (
     ProfileOption,
     ScheduleOption,
     WeightsOption,
-    check_drafts,
     load_quietly,
     notes,
     print_json,
@@ -71,7 +71,7 @@ def generate(
     sampling = _sampling(temperature, top_p)
     _check_numbers(max_new_tokens, seed)
     drafts = {"lossless": lossless, "draft_tokens": draft_tokens}
-    check_drafts(lossless, draft_tokens)
+    read_drafts(lossless, draft_tokens, skipped_kv)
     spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):

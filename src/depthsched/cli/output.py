@@ -13,8 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..drafts import DraftTokens
-from ..errors import SettingsError
 from ..planspec import SYNTAX, PlanSpec
 
 PLAN_SYNTAX = escape(SYNTAX)  # or help texts lose what stands in brackets
@@ -59,13 +57,6 @@ def notes() -> Console:
 def besides_full(plans: str, order: str | None, profile: str | None) -> list[PlanSpec]:
     """The plans of a :data:`PlansOption` without full depth, which is always in."""
     return [spec for spec in PlanSpec.parse_all(plans, order, profile) if spec.label != "full"]
-
-
-def check_drafts(lossless: bool, draft_tokens: str) -> None:
-    """Raise on a ``--draft-tokens`` that would not be followed."""
-    given = DraftTokens.parse(draft_tokens)
-    if given.rule != "auto" and not lossless:
-        raise SettingsError(f"--draft-tokens {draft_tokens} is for lossless runs; add --lossless")
 
 
 def command_line(command: str, options: Mapping[str, Any]) -> str:

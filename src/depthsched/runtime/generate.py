@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import StoppingCriteriaList, StopStringCriteria
-
 from ..adapters import adapter_for
-from ..errors import PlanError
+from ..drafts import read_drafts
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
-from .arguments import effective, max_tokens, refuse_in_generate
+from .arguments import effective, max_tokens, refuse_in_generate, with_stop_strings
 from .backends import make_backend
 from .eager import EagerBackend
 from .inputs import check_lengths, read_inputs
 from .loop import DecodeLoop
-from .lossless import LosslessLoop, check_lossless, drafting_backend, drafting_of, read_lossless
+from .lossless import LosslessLoop, check_lossless, drafting_backend, drafting_of
 from .native.kv import starts_of
 from .policy import as_plan, check_plan, writes_kv
 from .ragged import refuse_ragged
@@ -96,7 +94,7 @@ def generate(
     adapter = adapter_for(model, force=force)
     model = adapter.model  # the inner one of a wrapper
     refuse_in_generate(model, generate_kwargs)
-    drafts = read_lossless(lossless, draft_tokens, skipped_kv, drop_finished)
+    drafts = read_drafts(lossless, draft_tokens, skipped_kv, drop_finished)
     ids, mask = read_inputs(adapter, inputs)
     rows = len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1)
     if drafts:
@@ -136,7 +134,7 @@ def generate(
             input_ids=ids,
             attention_mask=mask,
             custom_generate=loop,
-            **{**_with_stop_strings(model, generate_kwargs), "max_new_tokens": new},
+            **{**with_stop_strings(model, generate_kwargs), "max_new_tokens": new},
         )
     return Run(
         tokens=sequences[:, prompt:].cpu(),
@@ -150,18 +148,6 @@ def generate(
         scores=loop.scores,
         logits=loop.logits,
     )
-
-
-def _with_stop_strings(model: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with stop strings as a stopping criterion: a tokenizer does not reach a loop of one's own."""
-    rest = {name: value for name, value in given.items() if name != "tokenizer"}
-    texts, tokenizer = effective("stop_strings", model, given), given.get("tokenizer")
-    if texts is None:
-        return rest
-    if tokenizer is None:
-        raise PlanError("stop_strings needs the tokenizer: ds.generate(..., stop_strings=[...], tokenizer=tokenizer)")
-    criteria = [*(given.get("stopping_criteria") or ()), StopStringCriteria(tokenizer, texts)]
-    return {**rest, "stop_strings": None, "stopping_criteria": StoppingCriteriaList(criteria)}
 
 
 def _brings_cache(model: Any, given: dict[str, Any]) -> bool:

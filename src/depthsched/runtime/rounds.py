@@ -131,12 +131,13 @@ def _share(rounds: Sequence[Round]) -> float:
     return sum(a for r in rounds for a in r.accepted) / tried if tried else 0.0
 
 
-def summary(rounds: Sequence[Round], decisions: Sequence[str] = ()) -> dict[str, Any]:
+def summary(rounds: Sequence[Round], draft_tokens: str = "", decisions: Sequence[str] = ()) -> dict[str, Any]:
     """The numbers of a run that :meth:`Run.to_json` shows; ``payoff`` is None where it is not known."""
     drafted = sum(r.drafted * len(r.accepted) for r in rounds)
     accepted = sum(sum(r.accepted) for r in rounds)
     found = payoff(rounds)
     return {
+        "draft_tokens": draft_tokens,
         "verify_passes": len(rounds),
         "drafted": drafted,
         "accepted": accepted,
@@ -154,7 +155,7 @@ def summary(rounds: Sequence[Round], decisions: Sequence[str] = ()) -> dict[str,
 
 def report_lines(rounds: Sequence[Round], decisions: Sequence[str]) -> list[str]:
     """The same for people."""
-    said = summary(rounds, decisions)
+    said = summary(rounds)
     share = f", {said['acceptance']:.0%} of" if said["drafted"] else ", of"
     lines = [f"{len(rounds)} passes at full depth{share} {said['drafted']} drafted tokens accepted"]
     if said["acceptance_by_place"]:

@@ -98,20 +98,27 @@ class Run:
             "order": self.plan.order,
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
             "notes": list(self.plan.notes),
-            **({"lossless": summary(self.trace.rounds, self.trace.decisions)} if self.trace.rounds is not None else {}),
+            **(
+                {"lossless": summary(self.trace.rounds, self.trace.draft_tokens, self.trace.decisions)}
+                if self.trace.rounds is not None
+                else {}
+            ),
         }
 
     def report(self) -> str:
         """The run in four lines of text, and what a lossless one drafted."""
-        return (
+        lines = (
             f"{self.plan.schedule} @ {self.plan.order}, backend {self.trace.backend}\n"
             f"{self.tokens.shape[1]} tokens, mean depth {self.trace.mean_depth:.1f} of {self.shape.num_layers}\n"
             f"{self.layer_speedup:.2f}x fewer layers, {self.bytes_speedup:.2f}x fewer bytes\n"
             f"prefill {self.prefill_seconds:.2f} s, decode {self.decode_seconds:.2f} s, "
-            f"{self.tokens_per_second:.1f} tokens/s" + self._drafts()
+            f"{self.tokens_per_second:.1f} tokens/s"
         )
+        return "\n".join([lines, *self.drafting])
 
-    def _drafts(self) -> str:
+    @property
+    def drafting(self) -> list[str]:
+        """What a lossless run drafted and what came of it, in lines of text; none of any other run."""
         if self.trace.rounds is None:
-            return ""
-        return "".join(f"\n{line}" for line in report_lines(self.trace.rounds, self.trace.decisions))
+            return []
+        return report_lines(self.trace.rounds, self.trace.decisions)

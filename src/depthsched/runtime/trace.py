@@ -54,6 +54,8 @@ class Trace:
     steps : list of StepRecord
     rounds : list of Round or None
         Of a lossless run: every draft with the pass that checked it. Its steps are the tokens, each full depth's.
+    draft_tokens : str
+        Of a lossless run: when it stopped drafting.
     decisions : list of str
         Of a lossless run: where it began to draft, at which depth, and where it stopped, with the reason.
     """
@@ -64,6 +66,7 @@ class Trace:
     compile_seconds: float = 0.0
     steps: list[StepRecord] = field(default_factory=list)
     rounds: list[Round] | None = None
+    draft_tokens: str = ""
     decisions: list[str] = field(default_factory=list)
 
     @property

@@ -4,8 +4,8 @@ What comes out is what full depth alone would have written: with greedy decoding
 distribution. :mod:`.accept` decides which tokens stay, :mod:`.drafting` how many are proposed, :mod:`.loop` is the run.
 """
 
-from .arguments import check_lossless, drafting_backend, read_lossless
+from .arguments import check_lossless, drafting_backend
 from .drafting import drafting_of
 from .loop import LosslessLoop
 
-__all__ = ["LosslessLoop", "check_lossless", "drafting_backend", "drafting_of", "read_lossless"]
+__all__ = ["LosslessLoop", "check_lossless", "drafting_backend", "drafting_of"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...drafts import DraftTokens
 from ...errors import PlanError
 from ..arguments import effective
 from ..backends import Backend
@@ -38,25 +37,3 @@ def check_lossless(model: Any, given: Mapping[str, Any], *, rows: int) -> None:
         if effective(name, model, given):
             raise PlanError(f"{name} is not kept in a lossless run, whose steps make several tokens; run plan='full'")
     refuse_cache(given.get("past_key_values"), effective("cache_implementation", model, given), rows)
-
-
-def read_lossless(lossless: bool, draft_tokens: Any, skipped_kv: str = "auto", cut: bool = False) -> DraftTokens | None:
-    """How a lossless run drafts; None for any other run.
-
-    Raises
-    ------
-    PlanError
-        One of these arguments would not be followed.
-    """
-    how = DraftTokens.parse(draft_tokens)
-    if not lossless:
-        if how != DraftTokens("auto"):
-            raise PlanError(f"draft_tokens={draft_tokens!r} is for lossless runs; add lossless=True")
-        return None
-    if skipped_kv != "auto":
-        raise PlanError(
-            f"skipped_kv={skipped_kv!r}: a lossless run leaves K and V of full depth in every layer; leave it out"
-        )
-    if cut:
-        raise PlanError("drop_finished is what a lossless run always does; leave it out")
-    return how

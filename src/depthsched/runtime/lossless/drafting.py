@@ -17,6 +17,8 @@ UNIT_STEPS = 2
 class Drafting(Protocol):
     """Says how long the next draft is and at which depth it runs, and learns from what became of it."""
 
+    name: str
+    """How it is spelled."""
     watches: bool
     """Whether :meth:`goes_on` wants to know how sure the draft is."""
     decisions: list[str]
@@ -40,6 +42,7 @@ class Fixed:
     """Always as many, at the plan's depth."""
 
     tokens: int
+    name: str = ""
     watches: bool = False
     decisions: list[str] = field(default_factory=list)
     plain: int = 0
@@ -88,8 +91,8 @@ class Confidence(Fixed):
 def drafting_of(how: DraftTokens, plan: DepthPlan) -> Drafting:
     """The rule for one run of a plan."""
     if how.rule == "fixed":
-        return Fixed(int(how.number))
+        return Fixed(int(how.number), str(how))
     if how.rule == "confidence":
-        return Confidence(threshold=how.number)
+        return Confidence(threshold=how.number, name=str(how))
     prices = by_clock if how.rule == "auto" else by_layers
-    return Measured(sorted(plan.keep_sets)[:-1], plan.num_layers, prices)
+    return Measured(sorted(plan.keep_sets)[:-1], plan.num_layers, prices, name=str(how))

@@ -45,7 +45,8 @@ class LosslessLoop:
         self, backend: Backend, plan: DepthPlan, drafting: Drafting, streamer: Any = None, reason: str = ""
     ) -> None:
         self.backend, self.plan, self.drafting, self.streamer = backend, plan, drafting, streamer
-        self.trace = Trace(plan, backend.name, reason, backend.compile_seconds, rounds=[], decisions=drafting.decisions)
+        self.trace = Trace(plan, backend.name, reason, backend.compile_seconds, rounds=[])
+        self.trace.draft_tokens, self.trace.decisions = drafting.name, drafting.decisions
         self.prefill_seconds = self.decode_seconds = 0.0
 
     @torch.no_grad()
@@ -59,12 +60,12 @@ class LosslessLoop:
         began = _now(input_ids)
         if self.streamer is not None:
             self.streamer.put(input_ids.cpu())
-        if mask.shape != input_ids.shape:
+        held = (cache_lengths(cache) or [0])[0]
+        if mask.shape != input_ids.shape or held >= input_ids.shape[1]:
             raise PlanError(
                 "a lossless run needs the whole text, what the cache holds included, and a mask of its length"
             )
-        fresh = input_ids[:, (cache_lengths(cache) or [0])[0] :]
-        logits, decoder = self.backend.prefill(fresh, mask, cache, generation_config.prefill_chunk_size)
+        logits, decoder = self.backend.prefill(input_ids[:, held:], mask, cache, generation_config.prefill_chunk_size)
         self._decoder = cast(DraftDecoder, decoder)
         self._rows = Rows(input_ids, logits_processor, stopping_criteria, generation_config)
         self._told = input_ids.shape[1]

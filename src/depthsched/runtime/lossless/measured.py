@@ -85,6 +85,7 @@ class Measured:
     plain_rounds: int = 4
     pause: int = 96
     refresh: int = 48
+    name: str = "auto"
     watches: bool = False
     decisions: list[str] = field(default_factory=list)
     lost: float = 0.0
