@@ -14,7 +14,7 @@ DATA ?= ../shared/data
 EVIDENCE := $(VENV)/evidence
 PEERS := $(VENV)/peers
 
-.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers clean
+.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless clean
 
 demo: setup
 	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
@@ -63,7 +63,7 @@ docs: setup
 
 # What the pages of results say; `python -m benchmarks NAME --help` tells how long each takes. What they run is listed
 # in benchmarks/evidence.py.
-evidence: evidence-speed evidence-quality evidence-tasks evidence-peers
+evidence: evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless
 
 evidence-speed: setup
 	$(BIN)/python -m benchmarks speed
@@ -77,6 +77,10 @@ evidence-tasks: setup
 # OpenVINO GenAI and llama.cpp, in an environment of their own, beside depthsched with the profile of evidence-quality.
 evidence-peers: setup
 	$(BIN)/python -m benchmarks evidence-peers --env $(PEERS) --scratch $(EVIDENCE)
+
+# Acceptance and speed of lossless runs by category of prompt, with the profile of evidence-quality.
+evidence-lossless: setup
+	$(BIN)/python -m benchmarks evidence-lossless --questions $(DATA)/spec_bench --scratch $(EVIDENCE)
 
 clean:
 	rm -rf $(VENV)

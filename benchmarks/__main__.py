@@ -18,6 +18,7 @@ from .batching import batching
 from .cold import cold
 from .first import first
 from .long import long
+from .lossless import lossless
 from .memory import memory
 from .pages import write_pages
 from .paired import paired
@@ -47,14 +48,16 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     return command
 
 
-for function in (memory, cold, first, long, batching, study, paired, prompts):
+for function in (memory, cold, first, long, batching, study, paired, prompts, lossless):
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
 
 
 @app.command()
 def pages(
-    name: Annotated[str, typer.Argument(help="speed, quality, tasks or peers; all of them if left out.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="speed, quality, tasks, peers or lossless; all of them if left out.")
+    ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
 ) -> None:
     """Print the tables of the pages of results from the JSON files that are kept."""
@@ -90,6 +93,15 @@ def evidence_peers(
 ) -> None:
     """Measure what docs/results/peers.md says, with the profile of quality; about 20 minutes on two idle cores."""
     _run(evidence.peers(env, scratch))
+
+
+@app.command(name="evidence-lossless")
+def evidence_lossless(
+    questions: Annotated[Path, typer.Option(help="Folder with *.jsonl files of category and turns, as Spec-Bench's.")],
+    scratch: ScratchOption = SCRATCH,
+) -> None:
+    """Measure what docs/results/lossless.md says, with the profile of quality; hours on two idle cores."""
+    _run(evidence.lossless(questions, scratch))
 
 
 def _run(lines: Iterator[str]) -> None:

@@ -12,7 +12,9 @@ from shlex import quote
 
 from depthsched.errors import ModelError
 
-SPEED, QUALITY, TASKS, PEERS = (Path("docs/results", name) for name in ("data", "quality", "tasks", "peers"))
+SPEED, QUALITY, TASKS, PEERS, LOSSLESS = (
+    Path("docs/results", name) for name in ("data", "quality", "tasks", "peers", "lossless")
+)
 BENCH = "depthsched bench --json --backends compiled --baseline none"
 BBH = "sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects"
 
@@ -128,3 +130,12 @@ def peers(env: Path, scratch: Path) -> Iterator[str]:
     profile = quote(str(scratch / "profile"))
     yield f"benchmarks peers run --env {where} --profile {profile} > {PEERS}/smollm2.json"
     yield "benchmarks pages peers"
+
+
+def lossless(questions: Path, scratch: Path) -> Iterator[str]:
+    """For the page on lossless runs, with the profile of :func:`quality`."""
+    where = f"benchmarks lossless {quote(str(questions))} --profile {quote(str(scratch / 'profile'))}"
+    yield f"{where} --dtype float32 > {LOSSLESS}/float32.json"
+    yield f"{where} --dtype bfloat16 > {LOSSLESS}/bfloat16.json"
+    yield f"{where} --dtype bfloat16 --weights native > {LOSSLESS}/native.json"
+    yield "benchmarks pages lossless"

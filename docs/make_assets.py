@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 
 import depthsched as ds
+from depthsched.drafts import MOST, draft_speedup
 
 ASSETS = Path(__file__).parent / "assets"
 LAYERS, HORIZON, MEAN = 32, 256, 24
@@ -88,6 +89,29 @@ def layer_map(theme: str) -> None:
     _save(figure, f"layer-map-{theme}")
 
 
+def break_even(theme: str) -> None:
+    """The best speed-up of a lossless run over the length of a draft, by acceptance and cost of a draft step."""
+    colours, ink = list(COLOURS[theme].values()), THEMES[theme]["ink"]
+    figure, axes = _figure(theme, (7.6, 3.5))
+    shares = np.linspace(0.4, 1.0, 121)
+    for colour, cost in zip(colours, (0.5, 0.62, 0.75, 0.9), strict=True):
+        for verify, style in ((1.0, "-"), (1.3, ":")):
+            best = [max(draft_speedup(a, d, cost, verify) for d in range(1, MOST + 1)) for a in shares]
+            axes.plot(shares, best, style, color=colour, linewidth=2)
+            if verify == 1.0:
+                place = (1.0, best[-1])
+        axes.annotate(
+            f"draft step {cost:g}", place, xytext=(8, 0), textcoords="offset points", color=colour, va="center",
+            fontweight="bold",
+        )  # fmt: skip
+    axes.axhline(1, color=ink, linewidth=1)
+    axes.annotate("plain full depth", (0.405, 1.02), color=ink)
+    axes.set(xlim=(0.4, 1.0), ylim=(0.6, 2.0))
+    axes.set_xlabel("share of drafted tokens that full depth keeps", color=ink)
+    axes.set_ylabel("speed-up at the best length", color=ink)
+    _save(figure, f"break-even-{theme}")
+
+
 def _apart(ends: dict[str, int], gap: float) -> dict[str, float]:
     """Heights for the labels at the end of the curves, moved down just enough not to overlap."""
     heights: dict[str, float] = {}
@@ -121,6 +145,7 @@ def main() -> None:
     for theme in THEMES:
         depth_curves(theme)
         layer_map(theme)
+        break_even(theme)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 
 from ..process import ROOT
-from . import peers, quality, speed, tasks
+from . import lossless, peers, quality, speed, tasks
 
 RESULTS = ROOT / "docs" / "results"
 PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
@@ -18,6 +18,8 @@ PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
         RESULTS / "position.md": quality.position_tables(RESULTS / "quality"),
     },
     "tasks": {RESULTS / "tasks.md": {"all": lambda: tasks.tables(RESULTS / "tasks")}},
+    "gpu": {RESULTS / "gpu.md": {"all": lambda: speed.tables(RESULTS / "gpu")}},
+    "lossless": {RESULTS / "lossless.md": {"all": lambda: lossless.tables(RESULTS / "lossless")}},
     "peers": {RESULTS / "peers.md": {"all": lambda: peers.tables(RESULTS / "peers")}},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import operator
@@ -44,6 +45,8 @@ class DepthPlan:
         Set when the depth of a step is decided while decoding; ``depths`` is then the curve of a sure model.
     profile : Profile or None
         Where the bridges that stand in for skipped layers come from.
+    spare : tuple of int
+        Further depths that a run may take, of the same order: what a lossless run drafts with where deeper pays.
     """
 
     schedule: str
@@ -55,6 +58,7 @@ class DepthPlan:
     notes: tuple[str, ...] = ()
     decider: AdaptiveSchedule | None = field(default=None, compare=False, repr=False)
     profile: Profile | None = field(default=None, compare=False, repr=False)
+    spare: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -82,7 +86,7 @@ class DepthPlan:
     @functools.cached_property
     def keep_sets(self) -> dict[int, tuple[int, ...]]:
         """Every depth that a run can reach, deepest first, with the layers that run at it."""
-        reachable = set(self.depths)
+        reachable = {*self.depths, *self.spare}
         if self.adaptive:
             reachable = set(range(self.clip(1), self.num_layers + 1))
         return {d: keep_layers(self.drop_order, d, self.num_layers) for d in sorted(reachable, reverse=True)}
@@ -106,6 +110,23 @@ class DepthPlan:
     def clip(self, depth: int) -> int:
         """The smallest depth at least ``depth`` that the core layers allow."""
         return max(depth, self.core_size)
+
+    def with_deeper(self) -> DepthPlan:
+        """This plan with two spare depths between its lowest and full depth, where it has fewer of its own.
+
+        With a profile they are depths that have bridges, as far as there are any.
+        """
+        low = min(self.keep_sets)
+        between = [d for d in self.keep_sets if low < d < self.num_layers]
+        fitted = self.profile.bridged if self.profile else ()
+        room = [d for d in fitted if low < d < self.num_layers] or [*range(low + 1, self.num_layers)]
+        if len(between) > 1 or not room:
+            return self
+        nearest = set()
+        for part in (1, 2):
+            third = low + (self.num_layers - low) * part // 3
+            nearest.add(sorted(room, key=lambda d: (abs(d - third), d))[0])
+        return dataclasses.replace(self, spare=tuple(sorted(nearest)))
 
     @property
     def mean_depth(self) -> float:

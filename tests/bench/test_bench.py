@@ -7,7 +7,7 @@ import pytest
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.bench import BenchResult, Interval, compare, random_model, shapes
+from depthsched.bench import BenchResult, Interval, compare, known_shape, random_model, shapes
 from depthsched.bench.chart import save_chart
 from depthsched.cli import main as command_line
 from depthsched.errors import DepthschedError, SettingsError
@@ -79,6 +79,23 @@ def test_scheduling_is_measured_against_the_step(result: BenchResult) -> None:
     assert 0 < five.overhead < 1
 
 
+def test_rows_that_draft_stand_beside_the_plain_ones() -> None:
+    model = make_tiny("llama", "sdpa")
+    plans = {s: ds.plan(s, num_layers=LAYERS, horizon=24) for s in ("full", "constant:depth=7")}
+    result = compare(model, prompt(2, 6), plans, ["eager"], tokens=24, repeats=2, draft_tokens=2)
+    base, _, plain, drafts = result.rows
+    assert base.drafts is plain.drafts is None
+    assert drafts.plan == plain.plan
+    assert drafts.equal_tokens == 1.0
+    assert drafts.drafts is not None
+    assert drafts.drafts["draft_tokens"] == "2"
+    assert 0 < drafts.drafts["acceptance"] <= 1
+    assert 1 <= drafts.drafts["mean_drafted"] <= 2
+    found = {name: drafts.drafts[name] for name in ("draft_cost", "verify_cost", "predicted", "measured")}
+    assert min(found.values()) > 0
+    assert BenchResult.from_json(json.dumps(result.to_json())).rows == result.rows
+
+
 def test_bootstrap_interval() -> None:
     assert Interval.of([2.0] * 5) == Interval(2.0, 2.0, 2.0)
     some = Interval.of([1.0, 2.0, 3.0, 4.0, 50.0])
@@ -93,6 +110,9 @@ def test_a_model_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shapes.SHAPES, "toy", (32, 64, 3, 4, 2, 50, True))
     model = random_model("toy", torch.bfloat16, torch.device("cpu"))
     assert (model.config.num_hidden_layers, model.dtype) == (3, torch.bfloat16)
+    assert known_shape("toy") == adapter_for(model).shape()
+    with pytest.raises(DepthschedError, match="unknown shape 'lama-2-7b'"):
+        known_shape("lama-2-7b")
     with pytest.raises(DepthschedError, match="unknown shape 'lama-2-7b'"):
         random_model("lama-2-7b", torch.float32, torch.device("cpu"))
 
@@ -105,6 +125,8 @@ def test_a_model_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--baseline", "vllm"], "transformers or none"),
         (["--plans", "nope"], "unknown schedule"),
         (["--random", "llama-9"], "unknown shape"),
+        (["--draft-tokens", "3", "--model", "/no/such/model"], "or --lossless"),
+        (["--lossless", "--draft-tokens", "99", "--model", "/no/such/model"], "must be auto, a whole number"),
     ],
 )
 def test_wrong_input_is_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,3 +147,14 @@ def test_json_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert data["command"].startswith("depthsched bench --plans constant:depth=4")
     assert data["model"] == "toy"
     assert len(data["rows"]) == 3
+
+
+def test_drafts_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "toy", (32, 64, 4, 4, 2, 1100, True))
+    arguments = ["bench", "--random", "toy", "--plans", "constant:depth=3", "--backends", "eager", "--tokens", "12"]
+    with pytest.raises(SystemExit) as left:
+        command_line([*arguments, "--repeats", "2", "--baseline", "none", "--lossless", "--draft-tokens", "2"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert "lossless" in printed
+    assert "predicted 0" in printed or "predicted 1" in printed

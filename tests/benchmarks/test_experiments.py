@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import depthsched as ds
-from benchmarks.pages import speed
+from benchmarks.pages import lossless, speed
 from benchmarks.prompts import FIT, GSM8K, TEST
 
 from ..commands import Result
@@ -72,6 +72,52 @@ def test_a_long_run_in_blocks(run: Run, tiny: list[object], tmp_path: Path) -> N
     for block in found["blocks"]:
         assert min(block["tokens_per_second"], block["gb_per_s"], block["peak_memory_bytes"]) > 0
     assert "| 16 |" in printed(result, tmp_path)
+
+
+def test_lossless_by_category(run: Run, folder: Path, tmp_path: Path) -> None:
+    rows = [{"question_id": i, "category": "ab"[i % 2], "turns": [f"Say {i}.", "Again."]} for i in range(4)]
+    (tmp_path / "questions").mkdir()
+    (tmp_path / "questions" / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [
+        "--plans",
+        "constant:depth=6",
+        "--draft-tokens",
+        "2,auto",
+        "--backend",
+        "eager",
+        "--limit",
+        1,
+        "--repeats",
+        2,
+    ]
+    result = run("lossless", tmp_path / "questions", "--model", folder / "model", *words, "--max-new-tokens", 12)
+    assert result.code == 0, result.err
+    found = result.json()
+    names = ["full", "constant:depth=6, 2", "constant:depth=6, auto"]
+    assert list(dict.fromkeys(row["arm"] for row in found["rows"] if row["side"] == "depthsched")) == names
+    theirs = {row["arm"] for row in found["rows"] if row["side"] == "transformers"}
+    assert theirs == {"full", "assistant_early_exit=6", "prompt_lookup_num_tokens=4"}
+    assert {row["category"] for row in found["rows"]} == {"all", "a", "b"}
+    for row in found["rows"]:
+        assert row["equal"] == 1.0
+        assert row["prompts"] == (4 if row["category"] == "all" else 2)
+        assert 1 <= row["tokens_per_pass"] <= 17
+    drafts = next(row for row in found["rows"] if row["arm"] == names[1])
+    assert 0 <= drafts["acceptance"] <= 1 <= drafts["mean_drafted"] <= 2
+    assert {one["shape"] for one in found["predictions"]} == {"llama-2-7b", "llama-2-70b"}
+    assert next(one["depth"] for one in found["predictions"] if one["shape"] == "llama-2-7b") == 24
+    (tmp_path / "found.json").write_text(result.out)
+    page = lossless.tables(tmp_path)
+    assert "| constant:depth=6, 2 | depthsched |" in page
+    assert "Predicted by bytes for larger shapes, not measured" in page
+
+
+def test_questions_that_are_none(run: Run, tmp_path: Path) -> None:
+    result = run("lossless", tmp_path)
+    assert (result.code, "holds no questions" in result.err) == (2, True)
+    (tmp_path / "q.jsonl").write_text('{"turns": []}\n')
+    result = run("lossless", tmp_path)
+    assert (result.code, "q.jsonl:1 is no question" in result.err) == (2, True)
 
 
 def printed(result: Result, tmp_path: Path) -> str:

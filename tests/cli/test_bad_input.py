@@ -158,6 +158,13 @@ OTHER = [
     (["generate", "hi", "--temperature", "1", "--top-p", "0"], "(0, 1]"),
     (["generate", "hi", "--top-p", "0.9"], "--temperature"),
     (["generate", "hi", "--seed", "-1"], "--seed"),
+    (
+        ["generate", "hi", "--model", "no such model", "--lossless", "--draft-tokens", "x"],
+        "draft_tokens='x' must be auto",
+    ),
+    (["generate", "hi", "--model", "no such model", "--lossless", "--draft-tokens", "0"], "from 1 to 16"),
+    (["generate", "hi", "--model", "no such model", "--draft-tokens", "3"], "or --lossless"),
+    (["generate", "hi", "--model", "no such model", "--lossless", "--skipped-kv", "write"], "skipped_kv='write'"),
     (["generate", "hi", "--model", "no such model"], "no such model"),
     (["generate", "hi", "--model", "{d}/none.gguf"], "no such file"),
     (["generate", "hi", "--model", "{d}/fake.gguf"], "not a GGUF file"),

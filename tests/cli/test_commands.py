@@ -141,3 +141,15 @@ def test_light_commands_import_no_torch(args):
     code = f"import sys, depthsched.cli as c\ntry: c.main({args!r})\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("False")
+
+
+def test_generate_lossless(cli):
+    words = ["generate", "Name three colours.", "-s", "constant:depth=24", "-n", 8, "--lossless", "--draft-tokens", 2]
+    found = cli(*words, "--dtype", "float32", "--compare", "--json").json()
+    assert found["equal_prefix_share"] == 1.0
+    assert found["lossless"]["draft_tokens"] == "2"
+    assert found["lossless"]["drafted"] > 0
+    assert "lossless" not in found["full"]
+    shown = cli(*words).out
+    assert "constant:depth=24 @ middle-out, lossless: mean depth" in shown
+    assert "passes at full depth" in shown

@@ -18,7 +18,7 @@ from depthsched.runtime.compiled import fuse, kernels, release, step
 from depthsched.runtime.compiled.capture import CudaCapture
 from depthsched.runtime.compiled.graphs import WHOLE_STEP
 from depthsched.runtime.compiled.kernels import Kernels
-from depthsched.runtime.compiled.kv import CHUNK, bucket, room
+from depthsched.runtime.compiled.kv import bucket, room
 
 from ..tiny import LAYERS, MAIN, make_tiny, prompt
 from .capture_double import CaptureError, opaque
@@ -122,7 +122,7 @@ def test_a_run_that_raises_leaves_nothing_behind() -> None:
     expected = run_eager(model, prompt(2, 6), plan, 30)
     with pytest.raises(ValueError, match="stop"):
         run_graphs(model, prompt(2, 6), plan, 30, generate={"logits_processor": [RaiseAt(20, ValueError("stop"))]})
-    for buffer in (*engines._ENGINES[model].kv.keys, engines._ENGINES[model].x):
+    for buffer in (*engines._ENGINES[model].kv.keys, engines._ENGINES[model].passes[1].x):
         buffer.fill_(float("nan"))  # the worst that a run can leave
     assert run_graphs(model, prompt(2, 6), plan, 30) == expected
 
@@ -198,7 +198,6 @@ def test_buffers_that_move_under_the_graphs_are_noticed() -> None:
     run_graphs(model, prompt(1, 6), plan, 10)
     engine = engines._ENGINES[model]
     engine.kv.keys[3] = engine.kv.keys[3].clone()
-    engine.context = 0  # its windows are made anew
     with pytest.raises(CaptureError, match="moved address"):
         run_graphs(model, prompt(1, 6), plan, 10)
 
@@ -222,13 +221,13 @@ def test_compiled_kernels_in_the_double_give_the_tokens_of_eager() -> None:
     def once(kernel: Any) -> Any:
         return opaque(kernel) if kernel else None
 
-    def real(model: Any, batch: int, **options: bool) -> Kernels:
-        spec = dataclasses.replace(model.layout.spec, chunk=CHUNK)
-        split = dataclasses.replace(model, layout=dataclasses.replace(model.layout, spec=spec))
-        made = kernels.kernels_for(split, batch, **options)
-        parts = {name: getattr(made, name) for name in ("layer", "head", "write_only", "bridge")}
-        return Kernels(**{name: once(kernel) for name, kernel in parts.items()}, seconds=0.0)
+    def real(model: Any, batch: int, **options: Any) -> Kernels:
+        made = kernels.kernels_for(model, batch, **options)
+        before, after = made.layer.args[1:]  # type: ignore[attr-defined]
+        parts = {name: once(getattr(made, name)) for name in ("head", "write_only", "bridge")}
+        return Kernels(layer=around(model.layout.spec, once(before), once(after)), **parts, seconds=0.0)
 
+    around = functools.cache(functools.partial(functools.partial, step.layer))
     model = make_tiny("llama", max_position_embeddings=1024)
     plan = _Bridged(ds.plan(UpAndDown(), num_layers=LAYERS, horizon=140), 1)
     for _ in range(2):
@@ -241,7 +240,17 @@ def test_compiled_kernels_in_the_double_give_the_tokens_of_eager() -> None:
 def test_sizes_are_buckets_that_double() -> None:
     assert [bucket(n) for n in (1, 128, 129, 256, 257, 5000)] == [128, 128, 256, 256, 512, 8192]
     assert [room(n) for n in (1, 129, 2048, 2049, 4096, 5000)] == [128, 256, 2048, 4096, 4096, 6144]
-    assert all(room(n) % CHUNK == 0 and n <= room(n) <= max(128, 2 * n, n + 2048) for n in range(1, 20_000, 37))
+    assert all(room(n) % 128 == 0 and n <= room(n) <= max(128, 2 * n, n + 2048) for n in range(1, 20_000, 37))
+
+
+@pytest.mark.quick
+def test_example_sizes_are_no_sizes_of_the_model() -> None:
+    model = fuse(adapter_for(make_tiny("llama", intermediate_size=61)))
+    spec = model.layout.spec
+    for batch in (1, 67):
+        rows, slots = kernels._unlike(model, batch)
+        assert rows != slots
+        assert not {rows, slots} & {batch, spec.heads, spec.kv_heads, spec.head_dim, 61}
 
 
 @pytest.mark.gpu
@@ -264,10 +273,33 @@ def test_captured_graphs_give_the_tokens_of_eager(batch: int, whole: int, monkey
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("context", [128, 4096])
-def test_attention_in_chunks_on_a_gpu(context: int) -> None:
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_on_a_gpu(context: int, count: int, dtype: torch.dtype) -> None:
     g = torch.Generator().manual_seed(0)
-    query, keys, values = (torch.randn(s, generator=g) for s in ((2, 8, 64), (context, 2, 2, 64), (context, 2, 2, 64)))
-    mask = torch.zeros(context, 2)
+    query = torch.randn(2 * count, 8, 64, generator=g)
+    keys, values = torch.randn(2, context, 2, 2, 64, generator=g).unbind()
+    mask = torch.full((2, count, context), float("-inf"))
+    mask[:, :, 5 : context - 9] = 0
     whole = step.attend(query, keys, values, mask, 0.1)
-    chunked = step.attend(*(t.cuda() for t in (query, keys, values, mask)), 0.1, CHUNK).cpu()
-    assert torch.allclose(whole, chunked, atol=1e-4)
+    there = step.attend(*(t.cuda().to(dtype) for t in (query, keys, values, mask)), 0.1).cpu()
+    assert torch.allclose(whole, there.float(), atol=1e-4 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("heads", [(8, 8), (8, 2)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_contexts_past_a_bucket_in_bfloat16(heads: tuple[int, int], batch: int) -> None:
+    """A layer that was compiled through its attention had the first bucket's length fixed by the compiler."""
+    sizes = {
+        "hidden_size": 512,
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
+        "initializer_range": 0.05,
+    }
+    model: Any = make_tiny("llama", "sdpa", torch.bfloat16, max_position_embeddings=1024, **sizes).cuda()
+    for plan in ("full", "linear:end=3,over=30"):
+        run = ds.generate(model, prompt(batch, 6), plan, max_new_tokens=600, do_sample=False, backend="cuda-graph")
+        assert run.trace.backend == "cuda-graph", run.trace.reason
+        assert run.tokens.shape == (batch, 600)

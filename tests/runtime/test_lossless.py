@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from transformers import AutoConfig, DynamicCache, StaticCache
 
 import depthsched as ds
 from depthsched.errors import PlanError
 from depthsched.runtime.lossless import accept
-from depthsched.runtime.lossless.drafting import Measured, expected_tokens, speed_up
 from depthsched.runtime.rounds import Round, acceptance
 
 from ..tiny import LAYERS, MAIN, VARIANTS, make_tiny, prompt, tiny
@@ -48,7 +49,7 @@ def drafted(model: Any, inputs: Any, plan: Any, steps: int = STEPS, **options: A
 def test_tokens_are_those_of_full_depth(variant: str, plan: Any, batch: int, backend: str) -> None:
     model, inputs = tiny(variant, "sdpa"), prompt(batch, 6)
     want = full(model, inputs)
-    for count in (1, 3, "auto"):
+    for count in (1, 3, "auto", "confidence:0.2", "del"):
         run = drafted(model, inputs, plan, draft_tokens=count, backend=backend)
         assert run.trace.backend == backend
         assert torch.equal(run.sequences, want)
@@ -83,9 +84,20 @@ def test_any_plan_draft_and_end(backend: str, data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         options["repetition_penalty"] = 1.7
     plan = data.draw(st.sampled_from([*PLANS.values()]))
-    count = data.draw(st.sampled_from([1, 2, 5, 16, "auto"]))
+    count = data.draw(st.sampled_from([1, 2, 5, 16, "auto", "confidence", "del"]))
     run = drafted(model, inputs, plan, steps, draft_tokens=count, backend=backend, **options)
     assert torch.equal(run.sequences, full(model, inputs, steps, **options))
+
+
+@pytest.mark.quick
+@backends
+def test_a_row_that_ends_with_its_first_token_leaves_the_batch(backend: str) -> None:
+    model, inputs = tiny("llama", "sdpa"), prompt(3, 6)
+    first = full(model, inputs, 1)[:, -1]
+    options = {"eos_token_id": int(first[0]), "pad_token_id": 0}
+    assert (first == first[0]).sum() < 3, "the others go on"
+    run = drafted(model, inputs, "constant:depth=6", draft_tokens=2, backend=backend, **options)
+    assert torch.equal(run.sequences, full(model, inputs, **options))
 
 
 @backends
@@ -109,20 +121,93 @@ def test_stop_strings_and_streamers(smollm2: tuple[Any, Any], backend: str) -> N
     assert seen == [*want[0].tolist(), -1]
 
 
+class Breaks:
+    """Fails at its ``left``-th use, as a streamer, a stopping criterion or a schedule."""
+
+    def __init__(self, left: int, error: BaseException) -> None:
+        self.left, self.error = left, error
+
+    def put(self, value: torch.Tensor) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+    def __call__(self, ids: torch.Tensor, scores: Any) -> torch.Tensor:
+        self.put(ids)
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+
+def broken_at(step: int, where: str) -> dict[str, Any]:
+    if where == "processor":
+        return {"logits_processor": [RaiseAt(step, KeyboardInterrupt())]}
+    if where == "streamer":
+        return {"streamer": Breaks(step + 1, KeyboardInterrupt())}
+    return {"stopping_criteria": [Breaks(step, KeyboardInterrupt())]} if where == "criterion" else {}
+
+
+@dataclass(frozen=True)
+class Unsure(ds.AdaptiveSchedule):
+    """Adaptive, and broken from a step on."""
+
+    at: int = 0
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return 5
+
+    def decide(self, step: int, num_layers: int, signals: Any) -> Any:
+        if step >= self.at:
+            raise KeyboardInterrupt
+        return 5
+
+
 @pytest.mark.quick
 @backends
-def test_nothing_is_left_after_an_exception(backend: str) -> None:
-    model, inputs = make_tiny("llama", "sdpa"), prompt(2, 6)
+@pytest.mark.parametrize("where", ["processor", "streamer", "criterion", "schedule"])
+def test_nothing_is_left_after_an_exception(backend: str, where: str) -> None:
+    model, inputs = make_tiny("llama", "sdpa"), prompt(1, 6)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    want, whole = full(model, inputs), DynamicCache(config=model.config)
+    full(model, inputs, past_key_values=whole)
     for step in (0, 3, 9):
+        plan: Any = Unsure(at=step) if where == "schedule" else "constant:depth=5"
+        options = broken_at(step, where)
+        cache = DynamicCache(config=model.config) if backend == "eager" else None
+        own = {} if cache is None else {"past_key_values": cache}
         with pytest.raises(KeyboardInterrupt):
-            drafted(
-                model, inputs, "constant:depth=5", draft_tokens=3, backend=backend,
-                logits_processor=[RaiseAt(step, KeyboardInterrupt())],
-            )  # fmt: skip
+            drafted(model, inputs, plan, draft_tokens=3, backend=backend, **options, **own)
         assert type(model.model.layers) is torch.nn.ModuleList
+        assert "generate" not in vars(model)
         assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert torch.equal(drafted(model, inputs, "constant:depth=5", backend=backend).sequences, full(model, inputs))
+        if cache is not None:  # nothing of the draft is in it, and it can be gone on with
+            held = cache.get_seq_length()
+            assert {layer.get_seq_length() for layer in cache.layers} == {held}
+            for layer, other in zip(cache.layers, whole.layers, strict=True):
+                torch.testing.assert_close(layer.keys, other.keys[:, :, :held])
+            text = {"input_ids": want[:, : held + 1], "attention_mask": torch.ones(1, held + 1, dtype=torch.long)}
+            rest = drafted(model, text, "constant:depth=5", want.shape[1] - held - 1, past_key_values=cache)
+            assert torch.equal(rest.sequences, want)
+    assert torch.equal(drafted(model, inputs, "constant:depth=5", backend=backend).sequences, want)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("variant", ["llama", "mistral-long"])
+@pytest.mark.parametrize("eos", [False, True])
+def test_the_callers_cache_holds_the_text(variant: str, eos: bool) -> None:
+    model = make_tiny("mistral", "sdpa", sliding_window=200) if "long" in variant else tiny(variant, "sdpa")
+    inputs, caches = prompt(1, 6), [DynamicCache(config=model.config) for _ in range(2)]
+    end = {"eos_token_id": int(full(model, inputs)[0, 16]), "pad_token_id": 0} if eos else {}
+    want = full(model, inputs, past_key_values=caches[0], **end)
+    run = drafted(model, inputs, "d3:alpha=0.8", draft_tokens=4, past_key_values=caches[1], **end)
+    assert torch.equal(run.sequences, want)
+    assert [c.get_seq_length() for c in caches] == [want.shape[1] - 1] * 2
+    for mine, plain in zip(caches[1].layers, caches[0].layers, strict=True):
+        torch.testing.assert_close(mine.keys, plain.keys)
+        torch.testing.assert_close(mine.values, plain.values)
+    both = [model.generate(want, past_key_values=c, max_new_tokens=5, do_sample=False) for c in caches]
+    assert torch.equal(*both)
 
 
 @pytest.mark.quick
@@ -159,8 +244,12 @@ def test_what_a_run_says() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lossless": True, "draft_tokens": 0}, "draft_tokens=0 must be auto or a whole number from 1 to 16"),
+        ({"lossless": True, "draft_tokens": 0}, "draft_tokens=0 must be auto, a whole number from 1 to 16"),
         ({"lossless": True, "draft_tokens": "many"}, "draft_tokens='many' must be auto"),
+        ({"lossless": True, "draft_tokens": "confidence:2"}, "the threshold must be a number from 0 to 1"),
+        ({"lossless": True, "skipped_kv": "write"}, "a lossless run leaves every layer's K and V"),
+        ({"lossless": True, "cache_implementation": "static"}, "cache_implementation='static': a lossless run"),
+        ({"lossless": True, "past_key_values": StaticCache(AutoConfig.for_model("llama"), 8)}, "is a StaticCache"),
         ({"lossless": True, "draft_tokens": True}, "draft_tokens=True must be auto"),
         ({"draft_tokens": 3}, "add lossless=True"),
         ({"lossless": True, "output_scores": True}, "output_scores is not kept"),
@@ -170,6 +259,16 @@ def test_what_a_run_says() -> None:
 def test_what_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(PlanError, match=words):
         ds.generate(tiny("llama"), prompt(1, 4), "constant:depth=5", max_new_tokens=2, **options)
+
+
+@pytest.mark.quick
+def test_a_cache_of_several_rows_is_refused() -> None:
+    model = tiny("llama", "sdpa")
+    for inputs, more in ((prompt(2, 4), {}), (prompt(1, 4), {"num_return_sequences": 2, "do_sample": True})):
+        cache = DynamicCache(config=model.config)
+        with pytest.raises(PlanError, match="past_key_values of 2 rows"):
+            drafted(model, inputs, "constant:depth=5", 4, past_key_values=cache, **more)
+        assert cache.get_seq_length() == 0
 
 
 def p_and_q(seed: int, size: int = 6) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -196,11 +295,21 @@ def test_sampling_is_distributed_as_full_depth(seed: int) -> None:
     assert chisquare(found, wanted.double().numpy(), sum_check=False).pvalue > 1e-3
 
 
-def test_a_wrong_rule_is_found_out() -> None:
-    def always(draft: Any, *_: Any) -> accept.Verdict:
-        return accept.Verdict(len(draft), 0)
+def always(draft: Any, proposed: Any, scores: Any, generator: Any) -> accept.Verdict:
+    """Keeps whatever was drafted."""
+    return accept.Verdict(len(draft), 0)
 
-    found, wanted = first_tokens(always, 2_000, 0)
+
+def from_p(draft: Any, proposed: Any, scores: Any, generator: Any) -> accept.Verdict:
+    """Rejects as it should, and then draws from all of full depth's distribution, not from the rest."""
+    found = accept.sampled(draft, proposed, scores, generator)
+    p = torch.softmax(scores(found.accepted), dim=-1)
+    return found._replace(token=int(torch.multinomial(p, 1, generator=generator)))
+
+
+@pytest.mark.parametrize("rule", [always, from_p])
+def test_a_wrong_rule_is_found_out(rule: Any) -> None:
+    found, wanted = first_tokens(rule, 20_000, 0)
     assert chisquare(found, wanted.double().numpy(), sum_check=False).pvalue < 1e-6
 
 
@@ -237,33 +346,3 @@ def test_two_sampled_tokens_of_a_model(backend: str) -> None:
 def test_acceptance_by_place() -> None:
     rounds = [Round(5, 3, (3, 1), 0.0, 0.0), Round(5, 3, (0,), 0.0, 0.0), Round(5, 0, (0,), 0.0, 0.0)]
     assert acceptance(rounds) == [pytest.approx(2 / 3), pytest.approx(1 / 2), 1.0]
-
-
-@given(st.floats(0, 0.99), st.integers(1, 16))
-def test_expected_tokens_are_a_geometric_sum(a: float, drafted: int) -> None:
-    assert expected_tokens(a, drafted) == pytest.approx(sum(a**i for i in range(drafted + 1)))
-    assert speed_up(a, drafted, 0.0, 1.0) == pytest.approx(expected_tokens(a, drafted))
-
-
-def simulate(acceptance: float, cost: float, verify: float, tokens: int, seed: int = 0) -> tuple[float, Measured]:
-    """Seconds of a run in which everything costs what is said, in plain steps, and the rule that ran it."""
-    rule, generator, made, spent = Measured(), torch.Generator().manual_seed(seed), 0, 0.0
-    while made < tokens:
-        drafted = min(rule.length(), tokens - made - 1)
-        stayed = 0
-        while stayed < drafted and float(torch.rand((), generator=generator)) < acceptance:
-            stayed += 1
-        draft, check = drafted * cost, 1.0 + (verify - 1.0) * drafted
-        rule.learn(Round(5, drafted, (stayed,), draft, check))
-        made, spent = made + stayed + 1, spent + draft + check
-    return spent, rule
-
-
-def test_auto_stops_where_drafting_does_not_pay() -> None:
-    spent, _ = simulate(0.1, 0.8, 1.2, 256)
-    assert spent <= 256 * 1.03
-
-
-def test_auto_drafts_where_it_pays() -> None:
-    spent, _ = simulate(0.95, 0.3, 1.02, 256)
-    assert spent <= 256 / 1.7

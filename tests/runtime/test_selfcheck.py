@@ -14,7 +14,7 @@ import torch
 import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.errors import AttachError, DepthschedWarning
-from depthsched.runtime import backends, selfcheck
+from depthsched.runtime import selfcheck
 from depthsched.runtime.backends import Backend
 from depthsched.runtime.compiled import CudaGraphBackend
 from depthsched.runtime.compiled import engine as engines
@@ -24,7 +24,7 @@ from depthsched.runtime.selfcheck import TOLERANCE, check_depths, checked, dista
 
 from ..tiny import LAYERS, make_tiny, prompt
 from .capture_double import CaptureDouble
-from .engines import plain_kernels
+from .engines import compiled_is_the_graph_engine, plain_kernels
 from .helpers import UpAndDown
 
 Changed = dict[str, Callable[..., Any]]
@@ -39,17 +39,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make ``backend="compiled"`` the graph engine under the double, with some kernels replaced."""
-
-    def replace(**options: Any) -> None:
-        settings = {"kernels": plain_kernels, "capture": CaptureDouble, **options}
-
-        def choose(name: str, *args: Any) -> tuple[Any, str]:
-            return (None, "asked for") if name == "eager" else (functools.partial(CudaGraphBackend, **settings), name)
-
-        monkeypatch.setattr(backends, "_choose", choose)
-
-    return replace
+    return functools.partial(compiled_is_the_graph_engine, monkeypatch)
 
 
 def with_kernels(**changed: Callable[..., Any]) -> Callable[..., Kernels]:
@@ -270,3 +260,23 @@ def test_half_precision_stays_inside_its_tolerance_and_a_skipped_layer_outside()
         skip = with_kernels(layer=skips)
         bad = examine(graph_backend(model, plan, kernels=skip), adapter_for(model), plan)
         assert bad.error > TOLERANCE[dtype]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("batch", [1, 3])
+def test_passes_of_several_tokens_are_compared_where_a_run_asks_for_them(batch: int) -> None:
+    model, plan = make_tiny("llama", "sdpa"), ds.plan("constant:depth=5", num_layers=LAYERS, horizon=9)
+
+    def broken_from_two_tokens_on(kernel: Any, x: torch.Tensor, *rest: torch.Tensor) -> None:
+        kernel(x, *rest)
+        if len(x) > batch:
+            x[-1].mul_(1.05)
+
+    for kernels, several, passes in (
+        (plain_kernels, True, True),
+        (with_kernels(layer=broken_from_two_tokens_on), False, True),
+        (with_kernels(layer=broken_from_two_tokens_on), True, False),
+    ):
+        make = graph_backend(model, plan, batch=batch, kernels=kernels, several=True)
+        check = examine(make, adapter_for(model), plan, batch=batch, several=several)
+        assert check.ok == passes, check.reason

@@ -4,6 +4,6 @@ from ..stats import Interval
 from .compare import compare
 from .inputs import bench_inputs
 from .results import BenchResult, BenchRow
-from .shapes import SHAPES, random_model
+from .shapes import SHAPES, known_shape, random_model
 
-__all__ = ["SHAPES", "BenchResult", "BenchRow", "Interval", "bench_inputs", "compare", "random_model"]
+__all__ = ["SHAPES", "BenchResult", "BenchRow", "Interval", "bench_inputs", "compare", "known_shape", "random_model"]

@@ -29,7 +29,8 @@ def save_chart(result: BenchResult, path: Path) -> None:
     ]
     kinds = sorted({row.backend for row in rows})
     colours = [f"C{kinds.index(row.backend)}" for row in rows]
-    axes.barh([f"{row.plan} ({row.backend})" for row in rows], middles, xerr=errors, color=colours)
+    names = [f"{row.plan}{', lossless' if row.drafts else ''} ({row.backend})" for row in rows]
+    axes.barh(names, middles, xerr=errors, color=colours)
     axes.set_xlabel("tokens per second, median and 95% interval")
     axes.set_title(f"{result.context.get('model', '')}, {result.context['dtype']}, {result.context['machine']}")
     write_figure(path, figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ..cost import ModelShape
 from ..environment import machine, versions
 from ..plans import DepthPlan
 from ..runtime.generate import generate
+from ..runtime.rounds import payoff
 from ..runtime.run import Run
 from ..stats import Interval
 from .clock import StepClock, copy_bandwidth, peak_bytes, reset_peak
@@ -39,6 +41,11 @@ class _Arm:
     peak: int = 0
     tokens: Any = None
     record: Run | None = None
+    lossless: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.backend}{', lossless' if self.lossless else ''}"
 
 
 def compare(
@@ -50,6 +57,7 @@ def compare(
     tokens: int = 128,
     repeats: int = 5,
     baseline: bool = True,
+    draft_tokens: int | str | None = None,
     command: str = "",
     context: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -68,6 +76,8 @@ def compare(
         New tokens of each run, and measured rounds. The first run of each arm is a warm-up and not counted.
     baseline : bool
         Whether transformers' own ``generate`` takes part.
+    draft_tokens : int or str, optional
+        Also run each plan lossless, drafting so many tokens: see :func:`depthsched.generate`.
     progress : callable
         Told the name of every run before it starts.
     """
@@ -75,7 +85,11 @@ def compare(
     arms = [_Arm("full", plans["full"], BASELINE, lambda: _transformers(model, inputs, options))] if baseline else []
     for backend in backends:
         for name, plan in plans.items():
-            arms.append(_Arm(name, plan, backend, lambda p=plan, b=backend: _ours(model, inputs, p, b, options)))  # type: ignore[misc]
+            arms.append(_Arm(name, plan, backend, functools.partial(_ours, model, inputs, plan, backend, options)))
+            if draft_tokens is not None and name != "full":
+                more = {**options, "lossless": True, "draft_tokens": draft_tokens}
+                drafts = functools.partial(_ours, model, inputs, plan, backend, more)
+                arms.append(_Arm(name, plan, backend, drafts, lossless=True))
     with _without_end(model):
         _measure(arms, repeats, model.device, progress)
     found = _context(model, inputs, tokens, repeats) | dict(context or {})
@@ -95,7 +109,7 @@ def _without_end(model: Any) -> Iterator[None]:
 
 def _measure(arms: list[_Arm], repeats: int, device: torch.device, progress: Callable[[str], None]) -> None:
     for arm in arms:
-        progress(f"warm-up: {arm.name}, {arm.backend}")
+        progress(f"warm-up: {arm.title}")
         began = time.perf_counter()
         _, arm.tokens, arm.record = arm.run()
         arm.warmup = time.perf_counter() - began
@@ -103,7 +117,7 @@ def _measure(arms: list[_Arm], repeats: int, device: torch.device, progress: Cal
     for turn in range(repeats):
         # Back and forth, so that no arm always follows the same one.
         for arm in arms if turn % 2 == 0 else reversed(arms):
-            progress(f"round {turn + 1} of {repeats}: {arm.name}, {arm.backend}")
+            progress(f"round {turn + 1} of {repeats}: {arm.title}")
             reset_peak(device)
             seconds, _, arm.record = arm.run()
             arm.seconds.append(seconds)
@@ -138,7 +152,7 @@ def _rows(arms: list[_Arm], shape: ModelShape, inputs: Any, tokens: int) -> tupl
                 backend=run.trace.backend if run else BASELINE,
                 reason=run.trace.reason if run else "the baseline",
                 batch=batch,
-                mean_depth=sum(depths) / len(depths),
+                mean_depth=run.trace.mean_depth if run else shape.num_layers,
                 theoretical_layers=run.layer_speedup if run else 1.0,
                 theoretical_bytes=cost.ratio,
                 tokens_per_second=Interval.of([batch * len(depths) / s for s in arm.seconds]),
@@ -151,9 +165,19 @@ def _rows(arms: list[_Arm], shape: ModelShape, inputs: Any, tokens: int) -> tupl
                 warmup_seconds=arm.warmup,
                 equal_tokens=_equal(arms, arm),
                 overhead=scheduling_seconds(run.plan, tokens) * len(depths) / typical if run else None,
+                drafts=_drafts(run, Interval.of(full.seconds).median / len(depths)) if run else None,
             )
         )
     return tuple(rows)
+
+
+def _drafts(run: Run, step_seconds: float) -> dict[str, Any] | None:
+    """What the last run drafted, in steps of full depth on the same backend; None where it was no lossless one."""
+    if run.trace.rounds is None:
+        return None
+    found = payoff(run.trace.rounds, step_seconds)
+    worth: dict[str, Any] = {} if found is None else vars(found)
+    return {"draft_tokens": run.trace.draft_tokens, **worth, "decisions": [*run.trace.decisions]}
 
 
 def _ratio(slow: _Arm, fast: _Arm) -> Interval:
@@ -161,8 +185,9 @@ def _ratio(slow: _Arm, fast: _Arm) -> Interval:
 
 
 def _equal(arms: list[_Arm], arm: _Arm) -> float | None:
-    """Share of tokens equal to the plain run of the same plan, before each row's first difference."""
-    plain = [a for a in arms if a.name == arm.name and a.backend in (BASELINE, "eager") and a is not arm]
+    """Share of tokens equal to the plain run of the same plan, or of full depth, before each row's first difference."""
+    name = "full" if arm.lossless else arm.name
+    plain = [a for a in arms if a.name == name and not a.lossless and a.backend in (BASELINE, "eager") and a is not arm]
     if not plain:
         return None
     same = (plain[0].tokens == arm.tokens).int().cumprod(dim=1)

@@ -40,9 +40,14 @@ class BenchRow:
     compile_seconds, warmup_seconds : float
         Of the first run, which is not measured; the second includes the first.
     equal_tokens : float or None
-        Share of equal tokens before the first difference, against the same plan in eager or transformers.
+        Share of equal tokens before the first difference, against the same plan in eager or transformers; of a
+        lossless run against full depth.
     overhead : float or None
         Share of the time that looking up depths and keep sets and writing the trace take; None for the baseline.
+    drafts : mapping or None
+        Of a lossless run: how it drafted (``draft_tokens``, ``decisions``) and, where it did, ``acceptance``,
+        ``mean_drafted``, ``draft_cost``, ``verify_cost``, ``predicted`` and ``measured``, in plain steps at full depth:
+        see :class:`~depthsched.runtime.rounds.Payoff`.
     """
 
     plan: str
@@ -62,6 +67,7 @@ class BenchRow:
     warmup_seconds: float
     equal_tokens: float | None = None
     overhead: float | None = None
+    drafts: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; intervals are ``{median, low, high}``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cost import ModelShape
 from ..errors import UnknownNameError
 from ..settings import suggest
 
@@ -17,6 +18,40 @@ SHAPES: dict[str, tuple[int, int, int, int, int, int, bool]] = {
     "llama-2-13b": (5120, 13824, 40, 40, 40, 32000, False),
     "llama-2-70b": (8192, 28672, 80, 64, 8, 32000, False),
 }
+
+
+def known_shape(name: str, weight_bytes: float = 2) -> ModelShape:
+    """What a decode step of a known shape costs, without its weights.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`SHAPES`.
+    weight_bytes : float
+        Bytes of a weight and of a cached value; 2 in half precision.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    hidden, width, layers, heads, kv_heads, vocabulary, _ = _sizes(name)
+    keys = hidden // heads * kv_heads
+    return ModelShape(
+        num_layers=layers,
+        layer_params=2 * hidden * (hidden + keys) + 3 * hidden * width + 2 * hidden,
+        head_params=vocabulary * hidden + hidden,
+        kv_values=2 * keys,
+        attention_width=hidden,
+        kv_params=2 * hidden * keys,
+        weight_bytes=weight_bytes,
+        kv_bytes=weight_bytes,
+    )
+
+
+def _sizes(name: str) -> tuple[int, int, int, int, int, int, bool]:
+    if name not in SHAPES:
+        raise UnknownNameError(f"unknown shape {name!r}; {suggest(name, SHAPES)}")
+    return SHAPES[name]
 
 
 def random_model(name: str, dtype: Any, device: Any) -> Any:
@@ -33,12 +68,10 @@ def random_model(name: str, dtype: Any, device: Any) -> Any:
     ------
     UnknownNameError
     """
-    if name not in SHAPES:
-        raise UnknownNameError(f"unknown shape {name!r}; {suggest(name, SHAPES)}")
+    hidden, width, layers, heads, kv_heads, vocabulary, tied = _sizes(name)
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    hidden, width, layers, heads, kv_heads, vocabulary, tied = SHAPES[name]
     config = LlamaConfig(
         hidden_size=hidden,
         intermediate_size=width,

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ..drafts import read_drafts
 from ..errors import SettingsError
 from ..planspec import PlanSpec
 from .output import (
     DeviceOption,
+    DraftTokensOption,
     DtypeOption,
     JsonOption,
     ModelOption,
@@ -45,6 +47,10 @@ def bench(
     random: Annotated[str | None, typer.Option("--random", help="A shape such as llama-2-7b, random weights.")] = None,
     order: OrderOption = None,
     profile: ProfileOption = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Also let each plan draft, with full depth checking: see generate.")
+    ] = False,
+    draft_tokens: DraftTokensOption = "auto",
     png: Annotated[Path | None, typer.Option("--png", help="Write a chart to this PNG file.")] = None,
     note: Annotated[str, typer.Option("--note", help="A remark to keep with the result.")] = "",
     dtype: DtypeOption = "auto",
@@ -54,11 +60,13 @@ def bench(
 ) -> None:
     """Compare plans and backends with transformers' generate, paired and interleaved."""
     _check(tokens, repeats, batch, baseline)
+    read_drafts(lossless, draft_tokens)
     specs = besides_full(plans, order, profile)  # before the model, so that a typo costs no loading
     given = {
         "plans": plans, "backends": backends, "baseline": baseline, "tokens": tokens, "repeats": repeats,
         "batch": batch, "random": random, "model": None if random else model, "order": order, "profile": profile,
-        "dtype": dtype, "device": device, "weights": weights,
+        "dtype": dtype, "device": device, "weights": weights, "lossless": lossless,
+        "draft_tokens": draft_tokens if lossless else None,
     }  # fmt: skip
     say = notes()
     with say.status("loading the model", spinner="dots"):
@@ -72,6 +80,7 @@ def bench(
             tokens=tokens,
             repeats=repeats,
             baseline=baseline == "transformers",
+            draft_tokens=draft_tokens if lossless else None,
             command=command_line("bench", given),
             context={"model": random or model, "note": note},
             progress=status.update if status is not None else lambda _: None,
@@ -145,7 +154,7 @@ def _print(result: Any) -> None:
     rows = table("plan", "backend", ">depth", ">tok/s", ">bytes saved", ">speed-up", ">realised", ">vs hf", ">GB/s")
     for row in result.rows:
         rows.add_row(
-            row.plan,
+            _name(row),
             row.backend,
             f"{row.mean_depth:.1f}",
             _interval(row.tokens_per_second, 1),
@@ -157,8 +166,29 @@ def _print(result: Any) -> None:
         )
     out.print(rows)
     for row in result.rows:
+        if row.drafts:
+            out.print(_drafts(row), markup=False, soft_wrap=True)
         if row.compile_seconds >= 0.1:
             out.print(f"{row.plan}, {row.backend}: compiled in {row.compile_seconds:.1f} s before the first run")
+
+
+def _name(row: Any) -> str:
+    return f"{row.plan}, lossless" if row.drafts else str(row.plan)
+
+
+def _drafts(row: Any) -> str:
+    """What was drafted, in plain steps at full depth on the same backend."""
+    found = row.drafts
+    said = f"{row.plan}, lossless, {row.backend}, --draft-tokens {found['draft_tokens']}: "
+    if "acceptance" not in found:
+        said += "nothing was drafted"
+    else:
+        said += (
+            f"{found['acceptance']:.0%} accepted, {found['mean_drafted']:.1f} tokens a draft; a draft step takes "
+            f"{found['draft_cost']:.2f} and a check {found['verify_cost']:.2f} of a plain step; predicted "
+            f"{found['predicted']:.2f}, measured {_interval(row.speedup_vs_full)}"
+        )
+    return "; ".join([said, *found["decisions"][-1:]])
 
 
 def _interval(value: Any, digits: int = 2) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..drafts import read_drafts
 from ..encoding import encode, model_inputs
 from ..environment import versions
 from ..errors import SettingsError
@@ -16,6 +17,7 @@ from ..planspec import PlanSpec
 from . import generate_view as view
 from .output import (
     DeviceOption,
+    DraftTokensOption,
     DtypeOption,
     JsonOption,
     ModelOption,
@@ -62,9 +64,7 @@ def generate(
     lossless: Annotated[
         bool, typer.Option("--lossless", help="The plan drafts, full depth checks: its text, token by token.")
     ] = False,
-    draft_tokens: Annotated[
-        str, typer.Option("--draft-tokens", help="With --lossless: tokens of a draft, or auto for as many as pay.")
-    ] = "auto",
+    draft_tokens: DraftTokensOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Drive a model family that is unknown or refused.")] = False,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -75,7 +75,8 @@ def generate(
     text = _read_prompt(prompt, prompt_file)
     draws = sampling(temperature, top_p)
     check_numbers(max_new_tokens, seed)
-    drafts: dict[str, Any] = {"lossless": lossless, "draft_tokens": _count(draft_tokens), "skipped_kv": skipped_kv}
+    read_drafts(lossless, draft_tokens, skipped_kv)
+    drafts: dict[str, Any] = {"lossless": lossless, "draft_tokens": draft_tokens, "skipped_kv": skipped_kv}
     drafts |= {"verify_below": verify_below, "renew": renew_of(renew)}
     refuse_rules(skipped_kv, verify_below, drafts["renew"], lossless=lossless)
     spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
@@ -152,13 +153,6 @@ def sampling(temperature: float, top_p: float | None) -> dict[str, Any]:
     if temperature == 0:
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     return {"do_sample": True, "temperature": temperature, "top_p": top_p or 1.0, "top_k": 0}
-
-
-def _count(draft_tokens: str) -> int | str:
-    try:
-        return int(draft_tokens)
-    except ValueError:
-        return draft_tokens  # auto, or refused where the run begins
 
 
 def check_numbers(max_new_tokens: int, seed: int) -> None:

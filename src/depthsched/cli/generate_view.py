@@ -48,7 +48,8 @@ def print_result(result: dict[str, Any], tokenizer: Any) -> None:
     if "full" in result:
         out.print(Panel(result["full"]["text"].strip(), title="full depth", title_align="left", border_style="dim"))
     depth = f"{result['mean_depth']:.1f} of {result['num_layers']} layers"
-    title = f"{result['schedule']} @ {result['order']}: mean depth {depth}"
+    how = ", lossless" if "lossless" in result else ""
+    title = f"{result['schedule']} @ {result['order']}{how}: mean depth {depth}"
     body = Group(coloured(result, tokenizer), Text(), depth_strip(result["depths"], result["num_layers"]))
     out.print(Panel(body, title=title, title_align="left", border_style="cyan"))
     out.print(numbers(result))
@@ -56,6 +57,8 @@ def print_result(result: dict[str, Any], tokenizer: Any) -> None:
         from ..runtime.trace import renewal_line
 
         out.print(renewal_line(result["renewal"]).capitalize() + ".")
+    for line in result["_run"].drafting:
+        out.print(line, markup=False, soft_wrap=True)
     if "full" in result:
         share = result["equal_prefix_share"]
         same = round(share * max(result["num_tokens"], result["full"]["num_tokens"]))

@@ -47,6 +47,10 @@ VerifyOption = Annotated[
 RenewOption = Annotated[
     str | None, typer.Option("--renew", help="A full pass every N steps, or at each 'sentence' end; renews K and V.")
 ]
+DraftTokensOption = Annotated[
+    str,
+    typer.Option("--draft-tokens", help="With --lossless, when to stop drafting: auto, a number, confidence or del."),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import StoppingCriteriaList, StopStringCriteria
+
 from ..errors import AttachError, DepthschedError, PlanError
 from ..settings import suggest
 
@@ -47,6 +49,20 @@ OWN_LOOP = {
     "low_memory": _BEAMS,
     "token_healing": "heal the prompt beforehand, with model.heal_tokens",
     "synced_gpus": "ds.generate stops when its own rows have stopped",
+}
+
+# The loop of a lossless attach has none of these either.
+_ONE_PATH = "a lossless run follows one continuation of each row; leave lossless out"
+IN_LOSSLESS_ATTACH = {
+    **dict.fromkeys(
+        ("num_beams", "num_beam_groups", "diversity_penalty", "early_stopping", "length_penalty", "low_memory"),
+        _ONE_PATH,
+    ),
+    "token_healing": OWN_LOOP["token_healing"],
+    "synced_gpus": "a lossless run stops when its own rows have stopped",
+    "inputs_embeds": "a lossless run takes token ids; leave lossless out",
+    "custom_generate": "the decode loop is ours; leave lossless out",
+    "trust_remote_code": "no code of a hub runs here",
 }
 
 # Refused where the caller names them; in a model's own configuration they do nothing here, as in generate.
@@ -173,6 +189,20 @@ def refuse_in_attach(model: Any, given: Mapping[str, Any]) -> None:
     _refuse(MODES, model, given, AttachError, "inside attach, generate")
 
 
+def refuse_in_lossless_attach(model: Any, given: Mapping[str, Any]) -> None:
+    """Raise on what a lossless run inside transformers' ``generate`` cannot follow.
+
+    Raises
+    ------
+    AttachError
+    """
+    who = "inside a lossless attach, generate"
+    _refuse({**MODES, **IN_LOSSLESS_ATTACH}, model, given, AttachError, who)
+    for name, value in given.items():
+        if KNOBS.get(name) == _DRAFTER and not _off(name, value):
+            raise AttachError(f"{who} does not take {name}; draft_tokens of ds.attach says when to stop drafting")
+
+
 def refuse_in_generate(model: Any, given: Mapping[str, Any]) -> None:
     """Raise on every argument that ``ds.generate`` would not follow.
 
@@ -225,3 +255,15 @@ def max_tokens(given: Mapping[str, Any], asked: int | None, prompt: int, default
     if most < 1:
         raise PlanError(f"there is room for {most} new tokens; max_new_tokens must be at least 1")
     return int(most)
+
+
+def with_stop_strings(model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with stop strings as a stopping criterion: a tokenizer does not reach a loop of one's own."""
+    rest = {name: value for name, value in given.items() if name != "tokenizer"}
+    texts, tokenizer = effective("stop_strings", model, given), given.get("tokenizer")
+    if texts is None:
+        return rest
+    if tokenizer is None:
+        raise PlanError("stop_strings needs the tokenizer: ds.generate(..., stop_strings=[...], tokenizer=tokenizer)")
+    criteria = [*(given.get("stopping_criteria") or ()), StopStringCriteria(tokenizer, texts)]
+    return {**rest, "stop_strings": None, "stopping_criteria": StoppingCriteriaList(criteria)}

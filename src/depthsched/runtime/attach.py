@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from ..adapters import adapter_for
+from ..drafts import read_drafts
 from ..errors import AttachError, CacheError, PlanError
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
@@ -21,8 +21,10 @@ from .cache import mend
 from .depths import DepthLayers
 from .gate import LayerGate, Pass, unplanned
 from .inputs import check_ids, check_lengths
+from .lossless.attach import LosslessAttachment
 from .policy import as_plan, check_plan, writes_kv
 from .renewal import SENTENCE, Ran, Renewal, renewal_of
+from .shadow import named, refuse_attached, refuse_continuous_batching, shadow
 from .signals import read_signals
 from .trace import StepRecord, Trace
 
@@ -61,17 +63,18 @@ class Attachment:
         self._last = 0.0
 
     def __enter__(self) -> Self:
+        refuse_attached(self.model)
         with ExitStack() as stack:
             stack.enter_context(self._gate)
-            self._shadow(stack, "generate", self._generate(self.model.generate))
-            self._shadow(stack, "_prefill", self._prefill(self.model._prefill))
-            self._shadow(stack, "init_continuous_batching", _refuse_continuous_batching)
+            shadow(stack, self.model, "generate", self._generate(self.model.generate))
+            shadow(stack, self.model, "_prefill", self._prefill(self.model._prefill))
+            shadow(stack, self.model, "init_continuous_batching", refuse_continuous_batching)
             # Compiled code would go on with the layers of the depth that it was compiled at.
-            self._shadow(stack, "_valid_auto_compile_criteria", lambda *args, **kwargs: False)
+            shadow(stack, self.model, "_valid_auto_compile_criteria", lambda *args, **kwargs: False)
             if self._renewing is not None:
                 prepare = self._renewing.prepare(self.model.prepare_inputs_for_generation)
-                self._shadow(stack, "prepare_inputs_for_generation", prepare)
-                self._shadow(stack, "forward", self._step_of(self._renewing, self.model.forward))
+                shadow(stack, self.model, "prepare_inputs_for_generation", prepare)
+                shadow(stack, self.model, "forward", self._step_of(self._renewing, self.model.forward))
             if self.plan.adaptive:
                 stack.callback(self.model.register_forward_hook(self._listen).remove)
             self._exit = stack.pop_all()
@@ -80,21 +83,12 @@ class Attachment:
     def __exit__(self, *exc: object) -> None:
         self._exit.close()
 
-    def _shadow(self, stack: ExitStack, name: str, method: Callable[..., Any]) -> None:
-        """Put a method on the instance for as long as the attachment lasts."""
-        attributes = self.model.__dict__
-        if name in attributes:
-            stack.callback(attributes.__setitem__, name, attributes[name])
-        else:
-            stack.callback(attributes.pop, name, None)
-        attributes[name] = method
-
     def _generate(self, original: Any) -> Any:
         """``model.generate`` with a beginning and an end: one run at a time, full depth outside of it."""
 
         @functools.wraps(original)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            given = _named(original, args, kwargs)
+            given = named(original, args, kwargs)
             refuse_in_attach(self.model, given)
             prompt = self._check_prompt(given)
             self._check_cache(given)
@@ -218,19 +212,6 @@ class Attachment:
             self._signals = read_signals(output.logits[:, -1])
 
 
-def _named(method: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """The arguments of a call of ``generate`` by name."""
-    bound = inspect.signature(method).bind(*args, **kwargs).arguments
-    return {**{k: v for k, v in bound.items() if k != "kwargs"}, **bound.get("kwargs", {})}
-
-
-def _refuse_continuous_batching(*args: Any, **kwargs: Any) -> Any:
-    raise AttachError(
-        "continuous batching (generate_batch) mixes rows at different steps in one pass, for which a plan has no one "
-        "depth; use generate with a padded batch"
-    )
-
-
 def attach(
     model: Any,
     plan: DepthPlan | PlanSpec | DepthSchedule | str,
@@ -243,7 +224,9 @@ def attach(
     renew: int | str | None = None,
     tokenizer: Any = None,
     force: bool = False,
-) -> Attachment:
+    lossless: bool = False,
+    draft_tokens: int | str = "auto",
+) -> Attachment | LosslessAttachment:
     """Make a plan act inside ``model.generate`` for the length of a ``with`` block.
 
     Everything built on ``generate`` works: pipelines, sampling, beam search, streamers, padded batches, PEFT
@@ -270,10 +253,16 @@ def attach(
         For ``renew="sentence"``.
     force : bool
         Drive a model family that is unknown or refused.
+    lossless : bool
+        The plan drafts tokens, and full depth checks several in one pass and keeps those that are right: ``generate``
+        gives what it gives without a plan, the same tokens when greedy and the same distribution when sampling. For
+        greedy decoding and sampling.
+    draft_tokens : int or str
+        With ``lossless``, when to stop drafting: see :func:`depthsched.generate`.
 
     Returns
     -------
-    Attachment
+    Attachment or LosslessAttachment
         A context manager; its ``trace`` is the record of the latest ``generate``.
 
     Raises
@@ -285,9 +274,12 @@ def attach(
         During ``generate``: the given cache has holes, or ``use_cache`` is off.
     ModelError, PlanError, ProfileError, SettingsError, ScheduleError
     """
+    drafts = read_drafts(lossless, draft_tokens, skipped_kv)
     num_layers = adapter_for(model, force=force).num_layers
     if tokenizer is not None and renew != SENTENCE:
         raise PlanError("the tokenizer is for renew='sentence'; leave it out")
-    renewal = renewal_of(skipped_kv, verify_below, renew, tokenizer)
+    renewal = renewal_of(skipped_kv, verify_below, renew, tokenizer, lossless=lossless)
     resolved = as_plan(plan, order, profile, num_layers, horizon)
+    if drafts:
+        return LosslessAttachment(model, resolved, drafts, force=force)
     return Attachment(model, resolved, skipped_kv=skipped_kv, force=force, renewal=renewal)

@@ -33,12 +33,23 @@ class Decoder(Protocol):
         """Run one token per row, ``[batch]``, through the layers of a depth; logits ``[batch, vocabulary]``."""
         ...
 
+
+class DraftDecoder(Decoder, Protocol):
+    """What a backend with ``drafts`` set begins. Steps and passes of several tokens are not mixed in a run.
+
+    One that works on the caller's cache also has ``settle(tokens)``: it ends a run of one row, and leaves the cache
+    with its first tokens and nothing of a draft.
+    """
+
     def several(self, tokens: Tensor, at: Tensor, depth: int) -> Tensor:
         """Run some tokens of each row, ``[batch, count]``; logits ``[batch, count, vocabulary]``.
 
         They go to the slots from ``at [batch]`` on and see their row up to their own slot; what lay there is replaced.
-        Steps and these passes are not mixed in a run. Only backends with ``drafts`` set have it.
         """
+        ...
+
+    def drop_rows(self, rows: Tensor) -> None:
+        """Go on with only these rows, indices into those held so far."""
         ...
 
 
@@ -75,6 +86,7 @@ def make_backend(
     max_tokens: int = 0,
     own_cache: bool = False,
     holes: bool = False,
+    several: bool = False,
 ) -> tuple[Backend, str]:
     """A backend for one run, and the reason why it is this one.
 
@@ -91,6 +103,8 @@ def make_backend(
         The caller brought a cache and will read it afterwards: only the eager backend keeps it filled.
     holes : bool
         The attention mask leaves out tokens after the first of a row.
+    several : bool
+        The run will ask for passes of several tokens a row, as a :class:`DraftDecoder` runs them.
 
     Raises
     ------
@@ -98,11 +112,12 @@ def make_backend(
         The name is unknown, or ``cuda-graph`` was asked for on a model that is not on a CUDA device.
     """
     make, reason = maker(
-        name, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens, own_cache=own_cache, holes=holes
-    )
+        name, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens, own_cache=own_cache, holes=holes,
+        several=several,
+    )  # fmt: skip
     if make is None:
         return EagerBackend(adapter, plan, write_kv=write_kv), reason
-    return checked(make, adapter, plan, reason, batch=batch, write_kv=write_kv)
+    return checked(make, adapter, plan, reason, batch=batch, write_kv=write_kv, several=several)
 
 
 def maker(
@@ -115,12 +130,14 @@ def maker(
     max_tokens: int,
     own_cache: bool = False,
     holes: bool = False,
+    several: bool = False,
 ) -> tuple[Callable[[], Backend] | None, str]:
     """What makes the fast backend of :func:`make_backend`, not checked, or None for eager; and why."""
     kind, reason = _choose(name, adapter, max_tokens, own_cache, holes)
     if kind is None:
         return None, reason
-    return functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens), reason
+    make = functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens)
+    return functools.partial(make, several=True) if several and kind is not NativeBackend else make, reason
 
 
 def _choose(

@@ -87,6 +87,11 @@ class EagerDecoder:
         layers = gate.full if depth == self.backend.layers.plan.num_layers else self.backend.layers[depth]
         return run_several(gate, layers, tokens, seen, positions, self.ragged)
 
+    def settle(self, tokens: int) -> None:
+        """Leave the cache of a run of one row with its first tokens, whatever drafts wrote after them."""
+        if self.ragged is not None and len(self.mask) == 1:
+            self.ragged.settle(tokens)
+
     def drop_rows(self, rows: Tensor) -> None:
         """Go on with only these rows, indices into those held so far."""
         if self.ragged is not None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import StoppingCriteriaList, StopStringCriteria
-
 from ..adapters import adapter_for
-from ..errors import PlanError
+from ..drafts import read_drafts
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
-from .arguments import effective, max_tokens, refuse_in_generate
+from .arguments import effective, max_tokens, refuse_in_generate, with_stop_strings
 from .backends import make_backend
 from .cache import RunCache, mend
 from .eager import EagerBackend
@@ -85,8 +83,11 @@ def generate(
         The plan drafts tokens, and full depth checks several in one pass and keeps those that are right: what comes out
         is what full depth writes, the same tokens when greedy and the same distribution when sampling.
     draft_tokens : int or str
-        With ``lossless``: tokens of each draft, or ``auto``, which takes as many as pay by what it measures in the run,
-        and none where drafting does not.
+        With ``lossless``, when to stop drafting. A number: after as many tokens. ``auto``: as many as pay by what it
+        measures in the run, at the depth of the plan or a deeper one of its order, and none where drafting does not
+        pay. ``confidence`` or ``confidence:0.6``: at the first token that the draft gives less than a threshold, which
+        adapts as in Draft & Verify (arXiv 2309.08168). ``del``: like ``auto``, by acceptance and layers alone, without
+        a clock (arXiv 2504.05598). At most 16 tokens.
     verify_below : float, optional
         A token is unsure where its margin (its probability minus the next one's, before any sampling setting) is below
         this. It is checked before it is kept: its step runs again at full depth, with ``recompute``. In a batch the
@@ -107,20 +108,22 @@ def generate(
     adapter = adapter_for(model, force=force)
     model = adapter.model  # the inner one of a wrapper
     refuse_in_generate(model, generate_kwargs)
-    if lossless or draft_tokens != "auto":
-        check_lossless(model, generate_kwargs, lossless=lossless, draft_tokens=draft_tokens, cut=drop_finished)
+    drafts = read_drafts(lossless, draft_tokens, skipped_kv, drop_finished)
     renewal = renewal_of(skipped_kv, verify_below, renew, generate_kwargs.get("tokenizer"), lossless=lossless)
     ids, mask = read_inputs(adapter, inputs)
+    rows = len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1)
+    if drafts:
+        check_lossless(model, generate_kwargs, rows=rows)
     prompt = ids.shape[1]
     new = max_tokens(generate_kwargs, max_new_tokens, prompt, DEFAULT_TOKENS)
     plan = as_plan(plan, order, profile, adapter.num_layers, new)
     check_plan(plan, adapter)
+    plan = plan.with_deeper() if drafts and drafts.chooses_depth else plan
     write, own_cache = writes_kv(plan, skipped_kv) and not lossless, _brings_cache(model, generate_kwargs)
     check_lengths(adapter, prompt, new)
-    copies = effective("num_return_sequences", model, generate_kwargs) or 1
     mend(given := generate_kwargs.get("past_key_values"), ids, mask)
     if isinstance(given, RunCache):
-        generate_kwargs["past_key_values"] = given.fresh(copies)
+        generate_kwargs["past_key_values"] = given.fresh(rows // len(ids))
     if renewal is not None:
         generate_kwargs["past_key_values"] = cache_to_renew(model, generate_kwargs)
     chosen, reason = make_backend(
@@ -128,12 +131,13 @@ def generate(
         adapter,
         plan,
         write_kv=write,
-        batch=len(ids) * copies,
+        batch=rows,
         max_tokens=prompt + new,
         own_cache=own_cache,
         holes=starts_of(mask) is None,
+        several=bool(drafts),
     )
-    if lossless:
+    if drafts:
         chosen, reason = drafting_backend(chosen, reason, backend, lambda: EagerBackend(adapter, plan))
         if chosen.name == "eager":
             refuse_ragged(adapter, prompt + new)
@@ -149,8 +153,8 @@ def generate(
     )
     with chosen as engine:
         loop: DecodeLoop | LosslessLoop
-        if lossless:
-            loop = LosslessLoop(engine, plan, drafting_of(draft_tokens), streamer, reason)
+        if drafts:
+            loop = LosslessLoop(engine, plan, drafting_of(drafts, plan), streamer, reason)
         else:
             loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY, renewal)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
@@ -159,7 +163,7 @@ def generate(
             input_ids=ids,
             attention_mask=mask,
             custom_generate=loop,
-            **{**_with_stop_strings(model, generate_kwargs), "max_new_tokens": new},
+            **{**with_stop_strings(model, generate_kwargs), "max_new_tokens": new},
         )
     return Run(
         tokens=sequences[:, prompt:].cpu(),
@@ -174,18 +178,6 @@ def generate(
         logits=loop.logits,
         cache=loop.cache,
     )
-
-
-def _with_stop_strings(model: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with stop strings as a stopping criterion: a tokenizer does not reach a loop of one's own."""
-    rest = {name: value for name, value in given.items() if name != "tokenizer"}
-    texts, tokenizer = effective("stop_strings", model, given), given.get("tokenizer")
-    if texts is None:
-        return rest
-    if tokenizer is None:
-        raise PlanError("stop_strings needs the tokenizer: ds.generate(..., stop_strings=[...], tokenizer=tokenizer)")
-    criteria = [*(given.get("stopping_criteria") or ()), StopStringCriteria(tokenizer, texts)]
-    return {**rest, "stop_strings": None, "stopping_criteria": StoppingCriteriaList(criteria)}
 
 
 def _brings_cache(model: Any, given: dict[str, Any]) -> bool:

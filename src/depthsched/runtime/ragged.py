@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
 
 from ..adapters import Adapter
 from ..errors import PlanError
@@ -73,16 +79,23 @@ class RaggedCache(Cache):  # type: ignore[misc]
     """
 
     def __init__(self, held: Any, starts: Tensor, room: int) -> None:
-        length = int(held.layers[0].get_seq_length())
-        self.starts, self.room, self.end = starts, max(room, length), length
-        self.slots = starts[:, None]
+        self.length = int(held.layers[0].get_seq_length())
+        self.starts, self.room, self.end = starts, max(room, self.length), self.length
+        self.slots, self.held = starts[:, None], held.layers
         layers = []
         for layer in held.layers:
-            mine = RaggedLayer(self, layer.keys, layer.values)
-            mine.grow(self.room)
-            layer.keys, layer.values = mine.keys[:, :, :length], mine.values[:, :, :length]
-            layers.append(mine)
+            layers.append(RaggedLayer(self, layer.keys, layer.values))
+            self._grow(layers[-1], layer)
         super().__init__(layers=layers)
+
+    def _grow(self, layer: RaggedLayer, held: Any) -> None:
+        layer.grow(self.room)
+        _lend(layer, held, self.length)
+
+    def settle(self, tokens: int) -> None:
+        """Leave the first tokens of each row in the cache that this one was made from."""
+        for layer, held in zip(self.layers, self.held, strict=True):
+            _lend(layer, held, tokens)
 
     def place(self, at: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Say where the next pass writes; the mask and the positions that belong to it.
@@ -103,16 +116,47 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self.end = int(self.slots.max()) + 1
         if self.end > self.room:
             self.room = -(-max(self.end, self.room * 3 // 2) // _BLOCK) * _BLOCK
-            for layer in self.layers:
-                layer.grow(self.room)
+            for layer, held in zip(self.layers, self.held, strict=True):
+                self._grow(layer, held)
         places = torch.arange(self.end, device=at.device)
         seen = (places >= self.starts[:, None, None]) & (places <= self.slots[:, :, None])
         return seen[:, None], self.slots - self.starts[:, None]
 
     def select(self, rows: Tensor) -> None:
-        """Go on with only these rows."""
+        """Go on with only these rows, of buffers of their own."""
         self.batch_select_indices(rows)
         self.starts = self.starts[rows]
+        self.settle(self.length)
+
+
+def _lend(layer: RaggedLayer, held: Any, tokens: int) -> None:
+    """Make the tensors of a cache's layer views of the first tokens here: nothing is held twice."""
+    held.keys, held.values = layer.keys[:, :, :tokens], layer.values[:, :, :tokens]
+    if hasattr(held, "cumulative_length"):  # of a sliding window
+        held.cumulative_length = tokens
+
+
+def refuse_cache(cache: Any, implementation: Any, rows: int) -> None:
+    """Raise where a cache of the caller's would not hold the text after a lossless run.
+
+    Raises
+    ------
+    PlanError
+    """
+    if implementation not in (None, "dynamic"):
+        raise PlanError(f"cache_implementation={implementation!r}: a lossless run fills a DynamicCache; leave it out")
+    if cache is None or getattr(cache, "scratch", False):
+        return
+    kinds = {type(layer) for layer in getattr(cache, "layers", [])}
+    if not isinstance(cache, DynamicCache) or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        raise PlanError(f"past_key_values is a {type(cache).__name__}; a lossless run fills a DynamicCache")
+    if getattr(cache, "offloading", False):
+        raise PlanError("past_key_values offloads its layers, which a lossless run does not; give a plain DynamicCache")
+    if rows > 1:
+        raise PlanError(
+            f"past_key_values of {rows} rows: a lossless run gives each row its own number of tokens, and a cache has "
+            "one; give one row, or leave it out"
+        )
 
 
 def why_not_ragged(adapter: Adapter, max_tokens: int) -> str | None:

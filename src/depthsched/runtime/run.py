@@ -10,7 +10,7 @@ import torch
 from ..cost import Cost, ModelShape
 from ..plans import DepthPlan
 from .cache import RunCache
-from .rounds import lossless_cost, summary
+from .rounds import lossless_cost, report_lines, summary
 from .trace import Trace, renewal_line, renewed_in
 
 
@@ -114,24 +114,28 @@ class Run:
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
             "notes": list(self.plan.notes),
             **({"renewal": renewed_in(self.trace)} if self.trace.renewal is not None else {}),
-            **({"lossless": summary(self.trace.rounds)} if self.trace.rounds is not None else {}),
+            **(
+                {"lossless": summary(self.trace.rounds, self.trace.draft_tokens, self.trace.decisions)}
+                if self.trace.rounds is not None
+                else {}
+            ),
         }
 
     def report(self) -> str:
-        """The run in a few lines of text."""
-        return (
+        """The run in four lines of text, and what a lossless one drafted or a renewing one computed again."""
+        lines = (
             f"{self.plan.schedule} @ {self.plan.order}, backend {self.trace.backend}\n"
             f"{self.tokens.shape[1]} tokens, mean depth {self.trace.mean_depth:.1f} of {self.shape.num_layers}\n"
             f"{self.layer_speedup:.2f}x fewer layers, {self.bytes_speedup:.2f}x fewer bytes\n"
             f"prefill {self.prefill_seconds:.2f} s, decode {self.decode_seconds:.2f} s, "
-            f"{self.tokens_per_second:.1f} tokens/s" + self._drafts()
+            f"{self.tokens_per_second:.1f} tokens/s"
         )
+        renewed = [renewal_line(renewed_in(self.trace))] if self.trace.renewal is not None else []
+        return "\n".join([lines, *renewed, *self.drafting])
 
-    def _drafts(self) -> str:
-        if self.trace.renewal is not None:
-            return "\n" + renewal_line(renewed_in(self.trace))
+    @property
+    def drafting(self) -> list[str]:
+        """What a lossless run drafted and what came of it, in lines of text; none of any other run."""
         if self.trace.rounds is None:
-            return ""
-        found = summary(self.trace.rounds)
-        share = f", {found['acceptance']:.0%} of" if found["drafted"] else ", of"
-        return f"\n{found['verify_passes']} passes at full depth{share} {found['drafted']} drafted tokens accepted"
+            return []
+        return report_lines(self.trace.rounds, self.trace.decisions)

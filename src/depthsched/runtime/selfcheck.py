@@ -90,6 +90,7 @@ def checked(
     *,
     batch: int = 1,
     write_kv: bool = False,
+    several: bool = False,
 ) -> tuple[Backend, str]:
     """The backend that ``make`` makes if it passed its check, now or before, and else the eager one.
 
@@ -103,7 +104,7 @@ def checked(
     plan : DepthPlan
     reason : str
         Why this backend was chosen.
-    batch, write_kv
+    batch, write_kv, several
         As of :func:`~depthsched.runtime.backends.make_backend`.
 
     Returns
@@ -114,10 +115,10 @@ def checked(
     """
     backend = make()
     batch = getattr(backend, "check_batch", batch)
-    what = describe(backend, adapter, plan, batch=batch, write_kv=write_kv)
+    what = describe(backend, adapter, plan, batch=batch, write_kv=write_kv, several=several)
     key, failed = json_digest(what), _failed.setdefault(adapter.model, {})
     if key not in failed and key not in _passed and not _recorded(key, what):
-        check = examine(make, adapter, plan, batch=batch, write_kv=write_kv)
+        check = examine(make, adapter, plan, batch=batch, write_kv=write_kv, several=several)
         if check.ok:
             _record(key, what, check)
             backend.compile_seconds = check.compile_seconds
@@ -129,7 +130,9 @@ def checked(
     return backend, reason
 
 
-def describe(backend: Backend, adapter: Adapter, plan: DepthPlan, *, batch: int, write_kv: bool) -> dict[str, Any]:
+def describe(
+    backend: Backend, adapter: Adapter, plan: DepthPlan, *, batch: int, write_kv: bool, several: bool = False
+) -> dict[str, Any]:
     """What a check holds for: a JSON object, equal wherever the same code computes the same shapes."""
     return {
         "backend": backend.name,
@@ -141,6 +144,7 @@ def describe(backend: Backend, adapter: Adapter, plan: DepthPlan, *, batch: int,
         "versions": {**versions(), "cuda": torch.version.cuda},
         "batch": batch,
         "write_kv": write_kv,
+        "several": several,
         "bridged": any(plan.bridges.values()),
     }
 
@@ -153,9 +157,12 @@ def code_digest(kind: type) -> str:
 
 
 def examine(
-    make: Callable[[], Backend], adapter: Adapter, plan: DepthPlan, *, batch: int = 1, write_kv: bool = False
-) -> Check:
+    make: Callable[[], Backend], adapter: Adapter, plan: DepthPlan, *, batch: int = 1, write_kv: bool = False,
+    several: bool = False,
+) -> Check:  # fmt: skip
     """Compare a few steps of a backend with the eager one; whatever the backend raises is a finding.
+
+    ``several`` compares a draft and the pass that checks it instead.
 
     Raises
     ------
@@ -164,10 +171,11 @@ def examine(
     """
     began, backend = time.perf_counter(), make()
     depths = check_depths(plan, rising=write_kv)
-    wanted = list(_logits(EagerBackend(adapter, plan, write_kv=write_kv), adapter, depths, batch))
+    logits = _drafted if several else _logits
+    wanted = list(logits(EagerBackend(adapter, plan, write_kv=write_kv), adapter, depths, batch))
     tolerance, error, reason = TOLERANCE.get(adapter.dtype, TOLERANCE[torch.bfloat16]), math.nan, ""
     try:
-        got = list(_logits(backend, adapter, depths, batch))
+        got = list(logits(backend, adapter, depths, batch))
         error = max(distance(a, b) for a, b in zip(got, wanted, strict=True))
         if not error <= tolerance:
             reason = f"its logits differ from eager's by {error:.2g} of their length, and {tolerance:.2g} is allowed"
@@ -209,17 +217,40 @@ def distance(got: Tensor, wanted: Tensor) -> float:
 @torch.no_grad()
 def _logits(backend: Backend, adapter: Adapter, depths: list[int], batch: int) -> Iterator[Tensor]:
     """Logits of a short prompt, rows padded to different lengths, and of a step at each depth."""
-    config = adapter.config
-    ids = torch.arange(batch * (_PROMPT + len(depths)), device=adapter.device).view(batch, -1)
-    ids = (ids * 7919 + 13) % config.vocab_size  # any tokens, the same in both backends
-    mask = torch.ones_like(ids[:, :_PROMPT])
-    for row in range(batch):
-        mask[row, : row % (_PROMPT - 1)] = 0
+    ids, mask = _prompt(adapter, batch, len(depths))
     with backend:
-        logits, decoder = backend.prefill(ids[:, :_PROMPT], mask, DynamicCache(config=config))
+        logits, decoder = backend.prefill(ids[:, :_PROMPT], mask, DynamicCache(config=adapter.config))
         yield _kept(logits)
         for step, depth in enumerate(depths):
             yield _kept(decoder.step(ids[:, _PROMPT + step], depth))
+
+
+@torch.no_grad()
+def _drafted(backend: Any, adapter: Adapter, depths: list[int], batch: int) -> Iterator[Tensor]:
+    """Logits of the prompt, of a draft of a token at each depth, and of two passes that check it.
+
+    The second begins earlier in every other row, as where fewer of its tokens were right.
+    """
+    ids, mask = _prompt(adapter, batch, len(depths))
+    start = torch.full((batch,), _PROMPT, device=ids.device)
+    with backend:
+        logits, decoder = backend.prefill(ids[:, :_PROMPT], mask, DynamicCache(config=adapter.config))
+        yield _kept(logits)
+        for step, depth in enumerate(depths[-2:]):
+            yield _kept(decoder.several(ids[:, _PROMPT + step, None], start + step, depth)).flatten(0, 1)
+        for back in (0, 1):
+            at = start + 2 * back - torch.arange(batch, device=ids.device) % 2 * back
+            yield _kept(decoder.several(ids[:, _PROMPT : _PROMPT + 3], at, adapter.num_layers)).flatten(0, 1)
+
+
+def _prompt(adapter: Adapter, batch: int, steps: int) -> tuple[Tensor, Tensor]:
+    """Tokens of a prompt and the steps after it, any but the same in both backends; rows have padding in front."""
+    ids = torch.arange(batch * (_PROMPT + steps), device=adapter.device).view(batch, -1)
+    ids = (ids * 7919 + 13) % adapter.config.vocab_size
+    mask = torch.ones_like(ids[:, :_PROMPT])
+    for row in range(batch):
+        mask[row, : row % (_PROMPT - 1)] = 0
+    return ids, mask
 
 
 def _kept(logits: Tensor) -> Tensor:

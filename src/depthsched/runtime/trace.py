@@ -63,6 +63,10 @@ class Trace:
         Of a lossless run: every draft with the pass that checked it. Its steps are the tokens, each full depth's.
     renewal : Renewal or None
         Of a run that renews its cache: by which rules, besides where the plan needs it.
+    draft_tokens : str
+        Of a lossless run: when it stopped drafting.
+    decisions : list of str
+        Of a lossless run: where it began to draft, at which depth, and where it stopped, with the reason.
     """
 
     plan: DepthPlan
@@ -72,6 +76,8 @@ class Trace:
     steps: list[StepRecord] = field(default_factory=list)
     rounds: list[Round] | None = None
     renewal: Renewal | None = None
+    draft_tokens: str = ""
+    decisions: list[str] = field(default_factory=list)
 
     @property
     def depths(self) -> list[int]:

@@ -8,7 +8,6 @@ its steps from CUDA graphs.
 from .backend import CompiledBackend
 from .engine import release
 from .graphs import CudaGraphBackend
-from .kernels import is_compiled
-from .weights import Layout, fuse, layout_of
+from .weights import fuse
 
-__all__ = ["CompiledBackend", "CudaGraphBackend", "Layout", "fuse", "is_compiled", "layout_of", "release"]
+__all__ = ["CompiledBackend", "CudaGraphBackend", "fuse", "release"]

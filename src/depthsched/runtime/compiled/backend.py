@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -15,6 +16,9 @@ from .engine import Engine, engine_for, release
 from .kernels import Kernels, kernels_for
 from .step import CompiledDecoder
 from .weights import FusedModel, fuse
+
+KernelsOf = Callable[[int], Kernels]
+"""The kernels of a pass of so many tokens a row: those of two are those of any more."""
 
 
 class CompiledBackend:
@@ -33,6 +37,8 @@ class CompiledBackend:
         Rows of the run.
     max_tokens : int
         Most tokens the run is expected to hold, prompt included; the buffers grow should it hold more.
+    several : bool
+        Whether passes of several tokens a row will be asked for, whose kernels are then compiled on entering too.
     kernels : callable
         What makes the kernels, as :func:`~depthsched.runtime.compiled.kernels.kernels_for` does.
 
@@ -43,14 +49,15 @@ class CompiledBackend:
     """
 
     name: ClassVar[str] = "compiled"
+    drafts = True
     compile_seconds = 0.0
 
     def __init__(
         self, adapter: Adapter, plan: DepthPlan, *, write_kv: bool = False, batch: int = 1, max_tokens: int = 0,
-        kernels: Callable[..., Kernels] = kernels_for,
+        several: bool = False, kernels: Callable[..., Kernels] = kernels_for,
     ) -> None:  # fmt: skip
         self.adapter, self.plan, self.write_kv = adapter, plan, write_kv
-        self.batch, self.max_tokens, self.make_kernels = batch, max_tokens, kernels
+        self.batch, self.max_tokens, self.several, self.make_kernels = batch, max_tokens, several, kernels
         self.gate = LayerGate(adapter)  # nobody else may run a plan on the model meanwhile
 
     def __enter__(self) -> Self:
@@ -58,12 +65,13 @@ class CompiledBackend:
         try:
             model = fuse(self.adapter)
             bridged = any(self.plan.bridges.values())
-            kernels = self.make_kernels(model, self.batch, write=self.write_kv, bridged=bridged)
+            make = functools.partial(self.make_kernels, model, self.batch, write=self.write_kv, bridged=bridged)
+            found = {count: make(count=count) for count in ((1, 2) if self.several else (1,))}
         except BaseException:
             self.gate.__exit__()
             raise
-        self.compile_seconds += kernels.seconds
-        self._ready: tuple[FusedModel, Kernels] | None = (model, kernels)
+        self.compile_seconds += sum(kernels.seconds for kernels in found.values())
+        self._ready: tuple[FusedModel, KernelsOf] | None = (model, lambda count: found[min(count, 2)])
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -34,16 +34,16 @@ class GraphStore:
     uses : Counter
         Of each whole step.
     kernels : dict
-        The functions that were captured, by name.
+        The functions that were captured, by name and the tokens of a pass.
     """
 
     capture: Capture
     graphs: dict[Any, Callable[..., None]] = field(default_factory=dict)
     captures: Counter[str] = field(default_factory=Counter)
     uses: Counter[Any] = field(default_factory=Counter)
-    kernels: dict[str, Function] = field(default_factory=dict)
+    kernels: dict[tuple[str, int], Function] = field(default_factory=dict)
 
-    def hold(self, kernels: Mapping[str, Function]) -> None:
+    def hold(self, kernels: Mapping[tuple[str, int], Function]) -> None:
         """Keep alive the code that graphs launch; where it is other code than before, they are forgotten."""
         if any(self.kernels.get(name, function) is not function for name, function in kernels.items()):
             self.clear()

@@ -46,74 +46,111 @@ def identity(model: FusedModel, batch: int) -> tuple[Any, ...]:
     return model.layout, batch, tuple(t.data_ptr() for t in tensors)
 
 
+class Pass:
+    """The static tensors of a pass of ``count`` tokens a row; ``rows`` are those of the batch, ``count`` times.
+
+    Attributes
+    ----------
+    tokens : Tensor
+        int64 ``[batch, count]``.
+    slot, row : Tensor
+        Where K and V of each token go, int64 ``[rows]``: its slot, and its row of the batch.
+    x : Tensor
+        The state, ``[rows, hidden]``, which every kernel changes in place.
+    cos, sin : Tensor
+        ``[rows, head_dim]``.
+    mask : Tensor
+        What each token sees, ``[batch, count, capacity]``; a pass uses the first ``context``.
+    logits : Tensor
+        ``[rows, vocabulary]``.
+    """
+
+    def __init__(self, model: FusedModel, batch: int, count: int, capacity: int) -> None:
+        new, rows = model.embedding.new_zeros, batch * count
+        self.tokens = torch.zeros(batch, count, dtype=torch.int64, device=model.layout.device)
+        self.slot = self.tokens.new_zeros(rows)
+        self.row = torch.arange(batch, device=self.slot.device).repeat_interleave(count)
+        self.ahead = torch.arange(count, device=self.slot.device).repeat(batch)
+        self.x = new(rows, model.embedding.shape[1])
+        self.cos, self.sin = new(2, rows, model.layout.spec.head_dim).unbind()
+        self.mask = new(batch, count, capacity)
+        self.logits = new(rows, len(model.head[1]))
+
+    def place(self, tokens: Tensor, at: Tensor | None, slot: int) -> None:
+        """Put the next tokens and their slots where the pass reads them: from ``at`` on, or all rows from ``slot``."""
+        self.tokens.copy_(tokens)
+        if at is None:
+            torch.add(self.ahead, slot, out=self.slot)
+        else:
+            torch.add(self.ahead, at.index_select(0, self.row), out=self.slot)
+
+
 class Engine:
-    """The static tensors that every step of a model reads and writes, and the graphs that hold their addresses.
+    """The static tensors that every pass of a model reads and writes, and the graphs that hold their addresses.
 
     It holds no weight: between two runs a model may be moved or freed, and ``identity`` tells.
 
     Attributes
     ----------
     kv : StaticKV
-    tokens, padding : Tensor
-        The token of each row, and the padded slots in front of it, int64 ``[batch]``.
-    slot : Tensor
-        Where this step's K and V go, int64 ``[1]``.
-    x : Tensor
-        The state, ``[batch, hidden]``, which every kernel changes in place.
-    cos, sin : Tensor
-        Of this step, ``[batch, head_dim]``; ``tables`` are those of all positions, ``[capacity, head_dim]``.
-    logits : Tensor
-        ``[batch, vocabulary]``.
+    padding : Tensor
+        The padded slots in front of each row, int64 ``[batch]``.
+    tables : tuple of Tensor
+        cos and sin of every position, ``[capacity, head_dim]``.
+    passes : dict of int to Pass
+        By the tokens of each row, made when first used.
     context : int
-        Tokens that this step's attention reads; ``mask`` and ``windows`` (K and V of each layer) are that long.
+        Tokens that this pass's attention reads.
     bridges : list of tuple of Tensor
         Weight (outputs first) and bias of every bridge of the current plan; another plan's values replace them in
         place.
     """
 
     def __init__(self, model: FusedModel, batch: int, tokens: int) -> None:
-        layout, embedding = model.layout, model.embedding
         self.identity = identity(model, batch)
-        self.kv = StaticKV(layout, batch, tokens)
-        self.tokens = torch.zeros(batch, dtype=torch.int64, device=layout.device)
-        self.padding, self.slot = torch.zeros_like(self.tokens), self.tokens.new_zeros(1)
-        self.x = embedding.new_zeros(batch, embedding.shape[1])
-        self.cos, self.sin = embedding.new_zeros(2, batch, layout.spec.head_dim).unbind()
-        self.logits = embedding.new_zeros(batch, len(model.head[1]))
+        self.batch = batch
+        self.kv = StaticKV(model.layout, batch, tokens)
+        self.padding = torch.zeros(batch, dtype=torch.int64, device=model.layout.device)
+        self.passes: dict[int, Pass] = {}
         self.bridges: list[tuple[Tensor, Tensor]] = []
         self._bridged: list[weakref.ref[Bridge]] = []
         self.tables = _tables(model, self.kv.capacity)
-        self.context, self.mask = 0, self.kv.mask
-        self.windows: list[tuple[Tensor, Tensor]] = []
+        self.context = 0
         self._graphs: tuple[Any, GraphStore] | None = None
 
     def make_room(self, model: FusedModel, tokens: int) -> None:
         """Buffers for a run of ``tokens``, and the rotary tables as the model has them now."""
         if room(tokens) > self.kv.capacity:
-            batch = len(self.tokens)
-            del self.kv, self.mask, self.windows  # or both would be held at once
-            self.kv = StaticKV(model.layout, batch, tokens)
+            del self.kv  # or both would be held at once
+            self.kv = StaticKV(model.layout, self.batch, tokens)
             self.moved(model)
         for held, now in zip(self.tables, _tables(model, self.kv.capacity), strict=True):
             held.copy_(now)
 
-    def place(self, model: FusedModel, tokens: Tensor) -> None:
-        """Put the next step's token and slot where it reads them, and its windows around the context."""
-        kv = self.kv
-        with torch.inference_mode(False), torch.no_grad():
-            if kv.reserve():
-                self.moved(model)
-        if kv.context != self.context:
-            context = self.context = kv.context
-            self.mask = kv.mask[:context]
-            self.windows = [(k[:context], v[:context]) for k, v in zip(kv.keys, kv.values, strict=True)]
-        self.tokens.copy_(tokens)
-        self.slot.fill_(kv.length)
-        kv.length += 1
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def place(self, model: FusedModel, tokens: Tensor, at: Tensor | None = None) -> None:
+        """Put the next tokens ``[batch, count]`` where a pass reads them.
+
+        They go to the slots from ``at`` ``[batch]`` on, or behind all that is held.
+        """
+        kv, count = self.kv, tokens.shape[1]
+        end = (kv.length if at is None else int(at.max())) + count
+        if kv.reserve(end):
+            self.moved(model)
+        self.context = kv.context(end)
+        if count not in self.passes:
+            self.passes[count] = Pass(model, self.batch, count, kv.capacity)
+        self.passes[count].place(tokens, at, kv.length)
+        kv.length = end
+
+    def opening(self, context: int) -> tuple[Tensor, ...]:
+        """What :func:`~depthsched.runtime.compiled.step.begin` reads besides the pass."""
+        return self.padding, self.kv.hidden[:, :context], *self.tables
 
     def moved(self, model: FusedModel) -> None:
         """The buffers lie elsewhere now: graphs hold the old addresses."""
-        self.context = 0
+        self.passes.clear()
         self.tables = _tables(model, self.kv.capacity)
         if self._graphs is not None:
             self._graphs[1].clear()
@@ -121,7 +158,7 @@ class Engine:
     def graphs(self, capture: Callable[[torch.device], Capture]) -> GraphStore:
         """The captured graphs; ``capture`` makes, from a device, what captures them."""
         if self._graphs is None or self._graphs[0] is not capture:
-            self._graphs = (capture, GraphStore(capture(self.x.device)))
+            self._graphs = (capture, GraphStore(capture(self.padding.device)))
         return self._graphs[1]
 
     def begin(self, cache: Any, attention_mask: Tensor, position: Tensor) -> None:
@@ -142,8 +179,8 @@ class Engine:
 
     def _place(self, number: int, bridge: Bridge) -> None:
         if number == len(self.bridges):
-            width = self.x.shape[1]
-            self.bridges.append((self.x.new_zeros(width, width), self.x.new_zeros(width)))
+            width, new = len(bridge.bias), self.kv.hidden.new_zeros
+            self.bridges.append((new(width, width), new(width)))
             self._bridged.append(weakref.ref(bridge))
         elif self._bridged[number]() is bridge:
             return

@@ -27,20 +27,28 @@ class GraphDecoder(CompiledDecoder):
 
     def __init__(self, *state: Any, graphs: GraphStore, whole_after: int) -> None:
         super().__init__(*state)
-        graphs.hold(self.kernels.functions)
         self.graphs, self.whole_after = graphs, whole_after
+        self._held: set[int] = set()
 
-    def forward(self, depth: int) -> None:
+    def forward(self, depth: int, count: int) -> None:
+        if count not in self._held:
+            self._held.add(count)
+            self.graphs.hold({(name, count): kernel for name, kernel in self.kernels(count).functions.items()})
         if not self.whole_after:
-            self.pieces(depth, self.graphs.run)
+            self.pieces(depth, count, self.graphs.run)
             return
-        uses, key = self.graphs.uses, ("step", self.engine.context, *self.what_runs(depth))
+        uses, key = self.graphs.uses, ("step", count, self.engine.context, *self.what_runs(depth, count))
         uses[key] += 1
         if key in self.graphs.graphs or (uses[key] > self.whole_after and self._whole_steps() < MAX_WHOLE):
-            engine = self.engine
-            self.graphs.run(key, lambda *_: self.pieces(depth), engine.x, engine.slot, engine.mask, *engine.kv.keys)
+            p, kv = self.engine.passes[count], self.engine.kv
+            self.graphs.run(key, lambda *_: self.pieces(depth, count), p.x, p.slot, p.mask, *kv.keys)
         else:
-            self.pieces(depth, self.graphs.run)
+            self.pieces(depth, count, self.graphs.run)
+
+    def what_runs(self, depth: int, count: int) -> tuple[Any, ...]:
+        """What tells one pass's pieces from another's."""
+        bridges = tuple(sorted(self.bridges.get(depth, {}).items()))
+        return self.kept(depth), bridges, self.kernels(count).write_only is not None
 
     def _whole_steps(self) -> int:
         return sum(key[0] == "step" for key in self.graphs.graphs)

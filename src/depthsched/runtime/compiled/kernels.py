@@ -1,4 +1,4 @@
-"""The functions of a step, compiled once per shape of layer and batch size."""
+"""The functions of a pass, compiled once per shape of layer and batch size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from torch import Tensor, nn
 from ...errors import ModelError
 from ...text import one_line
 from . import step
-from .kv import CHUNK
-from .weights import FusedModel, Layout
+from .weights import FusedModel
 
 Kernel = Callable[..., Any]
-
-_EXAMPLE_CONTEXT = 128
 
 # Compiled code by what decides it, the oldest dropped first: a cache, so that a second run compiles nothing.
 _MEMO: dict[tuple[Any, ...], Kernel] = {}
@@ -44,68 +41,95 @@ class Kernels:
         return {name: kernel for name, kernel in found.items() if kernel is not None}
 
 
-def kernels_for(model: FusedModel, batch: int, *, write: bool = False, bridged: bool = False) -> Kernels:
-    """The kernels of a model for a batch size.
+def kernels_for(
+    model: FusedModel, batch: int, *, count: int = 1, write: bool = False, bridged: bool = False
+) -> Kernels:
+    """The kernels of a model for passes of ``count`` tokens for each row of a batch.
 
-    One layer is compiled, with its weights as inputs and the length of the context left open. So every layer,
-    every keep set and every context runs the same code, and neither a new depth nor another plan compiles
+    A layer is compiled in two parts, before attention and after it, with its weights as inputs. Neither knows the
+    length of the context, and the number of rows is left open where it is not 1. So every layer, every keep set, every
+    context and every length of a draft runs the same code, and neither a new depth nor another plan compiles
     anything. The functions are compiled ahead and called without guards: there is nothing to fall back from.
 
     Raises
     ------
     ModelError
-        The compiler failed; usually there is no C++ compiler.
+        The compiler failed, or fixed a size that must stay open.
     """
     began = time.perf_counter()
-    layer = _kernel("layer", model, batch)
-    head = _kernel("head", model, batch)
-    write_only = _kernel("write_only", model, batch) if write else None
-    bridge = _kernel("bridge", model, batch) if bridged else None
+    find = functools.partial(_kernel, model=model, batch=batch, many=batch * count > 1)
+    layer, head = _layer(model.layout.spec, find("before"), find("after")), find("head")
+    write_only = find("write_only") if write else None
+    bridge = find("bridge") if bridged else None
     return Kernels(layer, head, write_only, bridge, time.perf_counter() - began)
 
 
-def is_compiled(layout: Layout, batch: int, *, write: bool = False) -> bool:
-    """Whether this process holds the kernels already."""
-    names = ("layer", "head", "write_only")[: 3 if write else 2]
-    return all(_key(name, layout, batch) in _MEMO for name in names)
+@functools.lru_cache(_KEPT)  # the same object at every run, as graphs ask for
+def _layer(spec: Any, before: Kernel, after: Kernel) -> Kernel:
+    def query(*inputs: Tensor) -> Tensor:
+        found: Tensor = before(*inputs)[0]
+        return found
+
+    return functools.partial(step.layer, spec, query, after)
 
 
-def _key(name: str, layout: Layout, batch: int) -> tuple[Any, ...]:
-    return name, batch, layout, torch.get_num_threads()
-
-
-def _kernel(name: str, model: FusedModel, batch: int) -> Kernel:
-    key = _key(name, model.layout, batch)
+def _kernel(name: str, *, model: FusedModel, batch: int, many: bool) -> Kernel:
+    key = name, batch, many, model.layout, torch.get_num_threads()
     if key not in _MEMO:
-        _MEMO[key] = _compile(*_problem(name, model, batch))
+        _MEMO[key] = _compile(name, *_problem(name, model, batch, many))
         if len(_MEMO) > _KEPT:
             del _MEMO[next(iter(_MEMO))]
     return _MEMO[key]
 
 
-def _problem(name: str, model: FusedModel, batch: int) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], list[int]]:
-    """The function, example inputs for it, and which of them have a context as their first dimension."""
+def _problem(
+    name: str, model: FusedModel, batch: int, many: bool
+) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], dict[int, Any]]:
+    """The function, example inputs for it, and those whose first dimension is left open, each with its name."""
     spec, weights = model.layout.spec, model.layers[0]
-    like = functools.partial(torch.zeros, device=model.embedding.device)
-    x = like(batch, model.embedding.shape[1], dtype=model.embedding.dtype)
+    like = functools.partial(torch.zeros, device=model.embedding.device, dtype=model.embedding.dtype)
+    rows, slots = _unlike(model, batch)
+    rows = rows if many else 1
+    x = like(rows, model.embedding.shape[1])
+    open_rows, capacity = torch.export.Dim("rows", min=2) if many else None, torch.export.Dim("capacity", min=2)
     if name == "head":
-        logits = like(batch, len(model.head[1]), dtype=x.dtype)
-        return functools.partial(step.head, spec.eps), (x, logits, *model.head), []
+        return functools.partial(step.head, spec.eps), (x, like(rows, len(model.head[1])), *model.head), {
+            0: open_rows, 1: open_rows,
+        }  # fmt: skip
     if name == "bridge":
         width = x.shape[1]
-        return step.bridge, (x, like(width, width, dtype=x.dtype), like(width, dtype=x.dtype)), []
-    angle = like(batch, spec.head_dim, dtype=x.dtype)
-    slot = like(1, dtype=torch.int64)
-    held = like(_EXAMPLE_CONTEXT, batch, spec.kv_heads, spec.head_dim, dtype=x.dtype)
-    if name == "layer":
-        mask = like(_EXAMPLE_CONTEXT, batch)
-        return (
-            functools.partial(step.layer, spec),
-            (x, angle, angle.clone(), slot, mask, held, held.clone(), *weights),
-            [4, 5, 6],
-        )
-    inputs = (x, angle, angle.clone(), slot, held, held.clone(), *weights)
-    return functools.partial(step.write_only, spec), inputs, [4, 5]
+        return step.bridge, (x, like(width, width), like(width)), {0: open_rows}
+    if name == "after":
+        attended = like(rows, spec.heads * spec.head_dim)
+        inputs = (x, attended, *weights[spec.split :])
+        return functools.partial(step.after, spec), inputs, {0: open_rows, 1: open_rows}
+    angle, slot = like(rows, spec.head_dim), torch.zeros(rows, dtype=torch.int64, device=x.device)
+    held = like(slots, batch, spec.kv_heads, spec.head_dim)
+    weights = weights[: spec.split] if name == "before" else weights
+    inputs = (x, angle, angle.clone(), slot, slot.clone(), held, held.clone(), *weights)
+    function = step.before if name == "before" else step.write_only
+    return functools.partial(function, spec), inputs, {**dict.fromkeys(range(5), open_rows), 5: capacity, 6: capacity}
+
+
+_PRIMES = (61, 67, 71, 73, 79, 83, 89, 97, 101, 103)
+
+
+def _unlike(model: FusedModel, batch: int) -> tuple[int, int]:
+    """Example sizes for what is left open: two primes that are no other size of the model.
+
+    torch 2.11 takes a size for the one left open where the example has the same number for both, and so made code for
+    heads as wide as the buffers are long.
+    """
+    spec = model.layout.spec
+    taken = {
+        batch,
+        spec.heads,
+        spec.kv_heads,
+        spec.head_dim,
+        *(size for shape in model.layout.shapes for size in shape),
+    }
+    first, second = [prime for prime in _PRIMES if prime not in taken][:2]
+    return first, second
 
 
 class _Traced(nn.Module):
@@ -117,13 +141,15 @@ class _Traced(nn.Module):
         return self.function(*inputs)
 
 
-def _compile(function: Callable[..., Tensor], examples: tuple[Tensor, ...], dynamic: list[int]) -> Kernel:
+def _compile(
+    name: str, function: Callable[..., Tensor], examples: tuple[Tensor, ...], dynamic: dict[int, Any]
+) -> Kernel:
     from torch._inductor import standalone_compile  # slow to import, and needed only here
 
-    context = torch.export.Dim("chunks", min=1) * CHUNK
-    shapes = tuple({0: context} if i in dynamic else None for i in range(len(examples)))
+    shapes = tuple({0: dynamic[i]} if dynamic.get(i) is not None else None for i in range(len(examples)))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*TensorFloat32.*", category=UserWarning)
         traced = torch.export.export(_Traced(function), examples, dynamic_shapes=(shapes,), strict=False).graph_module
         fakes = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
         try:
@@ -133,4 +159,14 @@ def _compile(function: Callable[..., Tensor], examples: tuple[Tensor, ...], dyna
                 f"cannot compile a decoder layer ({type(error).__name__}: {one_line(error)}); "
                 "install a C++ compiler, or use backend='eager'"
             ) from error
+    for i, fake in enumerate(fakes):
+        if shapes[i] is not None and not still_open(fake.shape[0]):
+            raise ModelError(
+                f"torch {torch.__version__} fixed a size of {name!r} that must stay open; use backend='eager'"
+            )
     return kernel
+
+
+def still_open(size: Any) -> bool:
+    """Whether a dimension is still a symbol after compiling: a guard may have fixed it, without a word."""
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number

@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .weights import Layout
-
-CHUNK = 64
-"""Contexts and buffers are multiples of this many tokens."""
 
 _SMALLEST, _LARGEST_STEP = 128, 2048
 
@@ -31,8 +29,7 @@ def room(tokens: int) -> int:
 class StaticKV:
     """K and V of every layer, time first: ``[capacity, batch, kv_heads, head_dim]``.
 
-    A window ``[:context]`` keeps its strides when the buffers grow, so neither a longer context nor a larger buffer
-    is a new shape to a compiled function that takes ``context`` as dynamic.
+    A window ``[:context]`` keeps its strides when the buffers grow; compiled functions take the length as dynamic.
 
     Parameters
     ----------
@@ -40,6 +37,13 @@ class StaticKV:
     batch : int
     tokens : int
         Tokens to make room for at once.
+
+    Attributes
+    ----------
+    hidden : Tensor
+        ``[batch, capacity]``: minus infinity where the prompt is padded, 0 elsewhere.
+    length : int
+        Tokens that the longest row holds, padding included.
     """
 
     def __init__(self, layout: Layout, batch: int, tokens: int) -> None:
@@ -48,18 +52,17 @@ class StaticKV:
         # Zeros, not empty: a slot that is masked still enters a product, and zero times NaN is NaN.
         zeros = [torch.zeros(shape, dtype=layout.dtype, device=layout.device) for _ in range(2 * layout.num_layers)]
         self.keys, self.values = zeros[: layout.num_layers], zeros[layout.num_layers :]
-        self.mask = torch.full(shape[:2], float("-inf"), device=layout.device)
+        self.hidden = torch.zeros(batch, shape[0], dtype=layout.dtype, device=layout.device)
         self.length = 0
 
     @property
     def capacity(self) -> int:
         """Tokens the buffers have room for."""
-        return len(self.mask)
+        return self.hidden.shape[1]
 
-    @property
-    def context(self) -> int:
-        """Tokens that the next step's attention reads: those held and its own, rounded up."""
-        return min(bucket(self.length + 1), self.capacity)
+    def context(self, tokens: int) -> int:
+        """What attention reads so that a row of this many tokens is whole: rounded up, so that few lengths occur."""
+        return min(bucket(tokens), self.capacity)
 
     def fill(self, cache: Any, attention_mask: Tensor) -> None:
         """Begin a run: take over a prefill, and leave nothing of the run before.
@@ -77,23 +80,17 @@ class StaticKV:
                 buffer[:held].copy_(source[:, :, :held].permute(2, 0, 1, 3))
                 buffer[held:].zero_()  # a run that failed may have left NaN there
             layer.keys, layer.values = layer.keys[:, :, :0].clone(), layer.values[:, :, :0].clone()
-        # Minus infinity keeps padding and slots not yet filled out of the softmax; a slot opens when it is written.
-        self.mask.fill_(float("-inf"))
-        self.mask[:held].masked_fill_(attention_mask.t().bool(), 0.0)
+        self.hidden.zero_()
+        self.hidden[:, :held].masked_fill_(~attention_mask.bool(), float("-inf"))
 
-    def reserve(self) -> bool:
-        """Make room for one more token; true if the buffers moved."""
-        if self.length < self.capacity:
+    def reserve(self, tokens: int) -> bool:
+        """Make room for rows of this many tokens; true if the buffers moved."""
+        if tokens <= self.capacity:
             return False
-        larger = room(self.capacity + 1)
+        larger = room(tokens)
         for buffers in (self.keys, self.values):
             for i, held in enumerate(buffers):
-                buffers[i] = _grown(held, larger, 0.0)
-        self.mask = _grown(self.mask, larger, float("-inf"))
+                buffers[i] = held.new_zeros(larger, *held.shape[1:])
+                buffers[i][: len(held)] = held
+        self.hidden = F.pad(self.hidden, (0, larger - self.capacity))
         return True
-
-
-def _grown(held: Tensor, size: int, fill: float) -> Tensor:
-    bigger = held.new_full((size, *held.shape[1:]), fill)
-    bigger[: len(held)] = held
-    return bigger

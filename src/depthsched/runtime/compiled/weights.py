@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...adapters import Adapter
 
-# One row of a few heads would keep a handful of a GPU's processors busy; every chunk is a task of its own.
-GPU_CHUNK = 64
+_BEFORE = ("norm1", "qkv", "qkv_bias", "q_norm", "k_norm")
+"""Weights that a layer reads before attention; they stand first."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,6 @@ class LayerSpec:
         Attention scores are multiplied by this.
     names : tuple of str
         The weights of a layer, in the order in which they are passed.
-    chunk : int
-        Attention reads the context in chunks of this many tokens side by side; 0 in one piece.
     """
 
     heads: int
@@ -37,7 +35,11 @@ class LayerSpec:
     eps: float
     scale: float
     names: tuple[str, ...]
-    chunk: int = 0
+
+    @property
+    def split(self) -> int:
+        """How many of the weights a layer reads before attention."""
+        return sum(name in _BEFORE for name in self.names)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,6 @@ def _spec(layer: Any, names: tuple[str, ...]) -> LayerSpec:
         eps=layer.input_layernorm.variance_epsilon,
         scale=attention.scaling,
         names=names,
-        chunk=GPU_CHUNK if attention.q_proj.weight.device.type == "cuda" else 0,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import PlanError
 from ..arguments import effective
 from ..backends import Backend
-from .drafting import MOST
+from ..ragged import refuse_cache
 
 
 def drafting_backend(chosen: Backend, reason: str, asked: str, eager: Callable[[], Backend]) -> tuple[Backend, str]:
@@ -26,20 +26,14 @@ def drafting_backend(chosen: Backend, reason: str, asked: str, eager: Callable[[
     return eager(), f"{chosen.name} does not check several tokens in one pass yet"
 
 
-def check_lossless(model: Any, given: Mapping[str, Any], *, lossless: bool, draft_tokens: int | str, cut: bool) -> None:
-    """Raise where an argument would not be followed.
+def check_lossless(model: Any, given: Mapping[str, Any], *, rows: int) -> None:
+    """Raise where a lossless run would not follow an argument of transformers' ``generate``.
 
     Raises
     ------
     PlanError
     """
-    if not lossless:
-        raise PlanError(f"draft_tokens={draft_tokens!r} is for lossless runs; add lossless=True")
-    whole = isinstance(draft_tokens, int) and not isinstance(draft_tokens, bool)
-    if draft_tokens != "auto" and not (whole and 1 <= int(draft_tokens) <= MOST):
-        raise PlanError(f"draft_tokens={draft_tokens!r} must be auto or a whole number from 1 to {MOST}")
     for name in ("output_scores", "output_logits"):
-        if effective(name, model, dict(given)):
+        if effective(name, model, given):
             raise PlanError(f"{name} is not kept in a lossless run, whose steps make several tokens; run plan='full'")
-    if cut:
-        raise PlanError("drop_finished is what a lossless run always does; leave it out")
+    refuse_cache(given.get("past_key_values"), effective("cache_implementation", model, given), rows)

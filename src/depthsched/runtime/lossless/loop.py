@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from ...errors import PlanError
 from ...plans import DepthPlan
-from ..backends import Backend
+from ..backends import Backend, DraftDecoder
 from ..cache import cache_lengths
 from ..loop import prepared_cache
 from ..rounds import Round
@@ -29,7 +30,7 @@ class LosslessLoop:
     Parameters
     ----------
     backend : Backend
-        Entered. Its decoder runs several tokens a row: see :meth:`~depthsched.runtime.backends.Decoder.several`.
+        Entered. Its decoder runs several tokens a row: see :meth:`~depthsched.runtime.backends.DraftDecoder.several`.
     plan : DepthPlan
     drafting : Drafting
         How many tokens are drafted.
@@ -45,6 +46,7 @@ class LosslessLoop:
     ) -> None:
         self.backend, self.plan, self.drafting, self.streamer = backend, plan, drafting, streamer
         self.trace = Trace(plan, backend.name, reason, backend.compile_seconds, rounds=[])
+        self.trace.draft_tokens, self.trace.decisions = drafting.name, drafting.decisions
         self.prefill_seconds = self.decode_seconds = 0.0
 
     @torch.no_grad()
@@ -59,16 +61,26 @@ class LosslessLoop:
         if self.streamer is not None:
             self.streamer.put(input_ids.cpu())
         held = (cache_lengths(cache) or [0])[0]
-        fresh = input_ids[:, held:] if mask.shape[1] == input_ids.shape[1] else input_ids
-        logits, self._decoder = self.backend.prefill(fresh, mask, cache, generation_config.prefill_chunk_size)
+        if mask.shape != input_ids.shape or held >= input_ids.shape[1]:
+            raise PlanError(
+                "a lossless run needs the whole text, what the cache holds included, and a mask of its length"
+            )
+        logits, decoder = self.backend.prefill(input_ids[:, held:], mask, cache, generation_config.prefill_chunk_size)
+        self._decoder = cast(DraftDecoder, decoder)
         self._rows = Rows(input_ids, logits_processor, stopping_criteria, generation_config)
         self._told = input_ids.shape[1]
-        first = {row: [self._rows.propose(row, [], logits[row])[0]] for row in self._rows.running}
-        signals = read_signals(logits) if self.plan.adaptive else None
+        live = [*self._rows.running]
+        first = {row: [self._rows.propose(row, [], logits[row]).token] for row in live}
         self._write(first, self.plan.num_layers, _now(input_ids) - began)
+        still = self._keep_running(live, input_ids.device)
+        signals = read_signals(logits[still]) if self.plan.adaptive and still else None
         self.prefill_seconds = _now(input_ids) - began
-        while self._rows.running:
-            signals = self._round(signals)
+        try:
+            while self._rows.running:
+                signals = self._round(signals)
+        finally:
+            if hasattr(self._decoder, "settle"):
+                self._decoder.settle(self._rows.length(0) - 1)
         self.decode_seconds = _now(input_ids) - began - self.prefill_seconds
         if self.streamer is not None:
             self.streamer.end()
@@ -79,9 +91,9 @@ class LosslessLoop:
         rows, began = self._rows, _now(self._rows.last())
         live, at = [*rows.running], torch.tensor([rows.length(row) - 1 for row in rows.running], device=rows.device)
         steps = [rows.length(row) - rows.prompt for row in live]
-        depth = max(self.plan.decide(step, signals) for step in steps)
-        count = min(self.drafting.length(), rows.room() - 1)
-        drafts, proposed = self._draft(live, at, depth, count)
+        depth, most = self.drafting.next(max(self.plan.decide(step, signals) for step in steps))
+        drafts, proposed = self._draft(live, at, depth, min(most, rows.room() - 1))
+        count = len(drafts[0])
         drawn = _now(at)
         tokens = torch.cat([rows.last()[:, None], torch.tensor(drafts, device=at.device).view(len(live), -1)], dim=-1)
         logits = self._decoder.several(tokens.long(), at, self.plan.num_layers)
@@ -95,25 +107,34 @@ class LosslessLoop:
         self.trace.rounds.append(done)
         self.drafting.learn(done)
         self._write(written, self.plan.num_layers, ended - began)
-        still = [i for i, row in enumerate(live) if row in rows.running]
-        if 0 < len(still) < len(live):
-            self._decoder.drop_rows(torch.tensor(still, device=at.device))
+        still = self._keep_running(live, at.device)
         if not (self.plan.adaptive and still):
             return None
         return read_signals(torch.stack([logits[i, verdicts[i].accepted] for i in still]))
 
-    def _draft(self, live: list[int], at: Tensor, depth: int, count: int) -> tuple[list[list[int]], list[list[Any]]]:
+    def _keep_running(self, live: list[int], device: Any) -> list[int]:
+        """Leave rows that ended, if only with the first token, out of the batch; the places of the others in it."""
+        still = [i for i, row in enumerate(live) if row in self._rows.running]
+        if 0 < len(still) < len(live):
+            self._decoder.drop_rows(torch.tensor(still, device=device))
+        return still
+
+    def _draft(self, live: list[int], at: Tensor, depth: int, most: int) -> tuple[list[list[int]], list[list[Any]]]:
         drafts: list[list[int]] = [[] for _ in live]
-        proposed: list[list[Any]] = [[] for _ in live]
+        chances: list[list[Any]] = [[] for _ in live]
         tokens = self._rows.last()
-        for place in range(count):
+        for place in range(most):
             logits = self._decoder.several(tokens[:, None], at + place, depth)[:, 0]
-            for i, row in enumerate(live):
-                token, chances = self._rows.propose(row, drafts[i], logits[i])
-                drafts[i].append(token)
-                proposed[i].append(chances)
-            tokens = torch.tensor([draft[-1] for draft in drafts], device=at.device)
-        return drafts, proposed
+            found = [
+                self._rows.propose(row, drafts[i], logits[i], watch=self.drafting.watches) for i, row in enumerate(live)
+            ]
+            for i, one in enumerate(found):
+                drafts[i].append(one.token)
+                chances[i].append(one.chances)
+            if not self.drafting.goes_on(min(one.chance for one in found)):
+                break
+            tokens = torch.tensor([one.token for one in found], device=at.device)
+        return drafts, chances
 
     def _judge(self, row: int, draft: list[int], proposed: list[Any], logits: Tensor) -> Verdict:
         def scores(place: int) -> Tensor:
@@ -126,7 +147,7 @@ class LosslessLoop:
         for row, tokens in written.items():
             self._rows.write(row, tokens)
         known = self._rows.shortest()
-        columns = self._rows.padded(known)[:, self._told :].T.tolist()
+        columns = self._rows.padded(known, self._told).T.tolist()
         self._told = known
         for column in columns:
             self.trace.steps.append(StepRecord(len(self.trace.steps), depth, seconds / len(columns), tuple(column)))

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Proposal(NamedTuple):
+    """A token, the distribution ``[vocabulary]`` that it was drawn from, and its chance in it.
+
+    Nothing is drawn in greedy decoding: the distribution is None.
+    """
+
+    token: int
+    chances: Tensor | None
+    chance: float
 
 
 class Rows:
@@ -48,19 +59,21 @@ class Rows:
         if not self.processors:
             return raw[0]
         ids = torch.cat([self._ids[row], self._ids[row].new_tensor(behind)])
-        # Some processors know how many rows there are, and which: the others stand beside it, cut or padded to its length.
+        # Some processors know how many rows there are, and which: the others stand beside it, cut or padded.
         together = self.padded(len(ids))
         together[row] = ids
         processed: Tensor = self.processors(together, raw.expand(len(together), -1).clone())[row]
         return processed
 
-    def propose(self, row: int, behind: list[int], logits: Tensor) -> tuple[int, Tensor | None]:
-        """A token for a row, and the distribution that it was drawn from; None where nothing is drawn."""
+    def propose(self, row: int, behind: list[int], logits: Tensor, *, watch: bool = False) -> Proposal:
+        """A token for a row; with ``watch`` also the chance that it had when it was no draw."""
         scores = self.scores(row, behind, logits)
         if not self.sample:
-            return int(scores.argmax()), None
+            token = int(scores.argmax())
+            return Proposal(token, None, float(torch.softmax(scores, dim=-1)[token]) if watch else 1.0)
         chances = torch.softmax(scores, dim=-1)
-        return int(torch.multinomial(chances, 1)), chances
+        token = int(torch.multinomial(chances, 1))
+        return Proposal(token, chances, float(chances[token]) if watch else 1.0)
 
     def write(self, row: int, tokens: list[int]) -> int:
         """Add tokens to a row up to the one that ends it; how many were added."""
@@ -77,9 +90,10 @@ class Rows:
             return max(map(len, self._ids))
         return min(self.length(row) for row in self.running)
 
-    def padded(self, length: int) -> Tensor:
-        """All rows to this length, ``[batch, length]``; those that ended earlier with the padding token."""
-        whole = torch.full((len(self._ids), length), self.pad, dtype=torch.int64, device=self.device)
+    def padded(self, length: int, since: int = 0) -> Tensor:
+        """All rows ``since`` a slot up to a length, ``[batch, length - since]``, padded where a row ended earlier."""
+        whole = torch.full((len(self._ids), length - since), self.pad, dtype=torch.int64, device=self.device)
         for i, row in enumerate(self._ids):
-            whole[i, : min(len(row), length)] = row[:length]
+            part = row[since:length]
+            whole[i, : len(part)] = part
         return whole

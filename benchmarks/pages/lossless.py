@@ -1,0 +1,83 @@
+"""The tables of the page on lossless runs. The folder holds what ``python -m benchmarks lossless`` printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .markdown import Cell, Row, read, section, spread, table
+
+_ALL: dict[str, Cell] = {
+    "decoding": "{arm}",
+    "side": "{side}",
+    ">kept": lambda row: _share(row["acceptance"]),
+    ">tokens a draft": lambda row: _number(row["mean_drafted"], ".1f"),
+    ">tokens a pass": "{tokens_per_pass:.2f}",
+    ">predicted": lambda row: _number(row["predicted"], ".2f"),
+    ">speed-up over full depth": lambda row: _spread(row, "speedup"),
+    ">same text": lambda row: _share(row["equal"]),
+}
+
+
+def tables(folder: Path) -> str:
+    """Everything that was measured; or that nothing was."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        return "Not measured yet: `make evidence-lossless DATA=...`."
+    return "".join(_one(read(path)) for path in files)
+
+
+def _one(found: Row) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    whole = [row for row in found["rows"] if row["category"] == "all"]
+    return section(
+        f"{found['model']}, {found['dtype']}, {found['weights']} weights",
+        f"{found['machine']}, {found['threads']} threads; {versions}. {found['questions']} questions, at most "
+        f"{found['max_new_tokens']} tokens, {found['repeats']} rounds by turns. Each side against its own plain "
+        "full depth, seconds with the prompt.",
+        table(_ALL, whole),
+        "Share of drafted tokens kept, and speed-up, by category:",
+        table({"decoding": "{arm}", **_categories(found)}, _by_arm(found)),
+        *_predicted(found),
+    )
+
+
+def _categories(found: Row) -> dict[str, Cell]:
+    names = dict.fromkeys(row["category"] for row in found["rows"] if row["category"] != "all")
+    return {f">{name}": f"{{{name}}}" for name in names}
+
+
+def _by_arm(found: Row) -> list[Row]:
+    arms: dict[tuple[str, str], dict[str, str]] = {}
+    for row in found["rows"]:
+        if row["arm"] != "full":
+            line = arms.setdefault((row["side"], row["arm"]), {"arm": row["arm"]})
+            kept = f"{_share(row['acceptance'])}, " if row["acceptance"] is not None else ""
+            line[row["category"]] = f"{kept}{row['speedup']['median']:.2f}x"
+    return list(arms.values())
+
+
+def _predicted(found: Row) -> list[str]:
+    if not found["predictions"]:
+        return []
+    columns: dict[str, Cell] = {
+        "decoding": "{arm}", "shape": "{shape}", ">depth": "{depth}", ">kept": "{acceptance:.0%}",
+        ">drafted": "{drafted}", ">draft step": "{draft_cost:.2f}", ">predicted speed-up": "{speedup:.2f}x",
+    }  # fmt: skip
+    return [
+        "Predicted by bytes for larger shapes, not measured: the acceptance is that of this model at the same share of "
+        "its layers, a check costs one step, and the length is the best one.",
+        table(columns, found["predictions"]),
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _spread(row: Row, key: str) -> str:
+    one = row[key]
+    return f"{one['median']:.2f}x" if one["low"] is None else spread(key, unit="x").format_map(row)
