@@ -241,7 +241,7 @@ def test_nothing_is_left_after_an_exception(backend: str) -> None:
         ({"renew": "word"}, r"renew='word' must be a number"),
         ({"renew": "sentence"}, r"renew='sentence' needs the tokenizer"),
         ({"renew": 4, "lossless": True}, r"renew=4 is for runs without lossless"),
-        ({"skipped_kv": "recompute", "lossless": True}, r"is what a lossless run always does"),
+        ({"skipped_kv": "recompute", "lossless": True}, r"leaves every layer's K and V; leave it out"),
         ({"renew": 4, "cache_implementation": "static"}, r"cache_implementation='static' cannot"),
     ],
 )
