@@ -13,7 +13,7 @@ import depthsched as ds
 from depthsched.drafts import MOST, DraftTokens, draft_speedup, expected_tokens, predict_drafting
 from depthsched.errors import PlanError
 from depthsched.runtime.lossless.drafting import UNIT_STEPS, Confidence, Fixed, drafting_of
-from depthsched.runtime.lossless.measured import LOSS, Measured, by_layers
+from depthsched.runtime.lossless.measured import HORIZON, LOSS, Measured, by_layers
 from depthsched.runtime.rounds import Round, payoff, report_lines, summary
 
 from ..tiny import LAYERS, prompt, tiny
@@ -72,6 +72,12 @@ class Machine:
         self.acceptance, self.cost, self.row = acceptance, cost, row
         self.generator = torch.Generator().manual_seed(seed)
 
+    def begin(self) -> None:
+        """A draft begins."""
+
+    def stays(self, depth: int) -> bool:
+        return float(torch.rand((), generator=self.generator)) < self.acceptance[depth]
+
     def run(self, rule: Any, tokens: int, scheduled: int, unit: float = 0.01) -> float:
         """Time of a run, in plain steps."""
         made, spent = 0, 0.0
@@ -79,7 +85,9 @@ class Machine:
             depth, most = rule.next(scheduled)
             drafted = max(min(most, tokens - made - 1), 0)
             stayed = 0
-            while stayed < drafted and float(torch.rand((), generator=self.generator)) < self.acceptance[depth]:
+            if drafted:
+                self.begin()
+            while stayed < drafted and self.stays(depth):
                 stayed += 1
             draft, check = drafted * self.cost[depth], 1.0 + self.row * drafted
             rule.learn(Round(depth, drafted, (stayed,), draft * unit, check * unit))
@@ -104,6 +112,35 @@ def test_auto_costs_at_most_3_percent_where_drafting_never_pays(
     spent = machine.run(auto(5, 6, 7), tokens, 5)
     # One draft is made before anything is known: it may cost 1.5 steps more than was allowed for.
     assert share >= 1 or spent <= tokens * (1 + LOSS) + 1.5
+
+
+@pytest.mark.parametrize("right", [1, 3, 12, 40])
+@pytest.mark.parametrize("cost", [0.3, 0.8, 0.96])
+def test_auto_is_not_fooled_by_drafts_that_were_right_before(cost: float, right: int) -> None:
+    class Trap(Machine):
+        drafts = 0
+
+        def begin(self) -> None:
+            self.drafts += 1
+
+        def stays(self, depth: int) -> bool:
+            return self.drafts <= right
+
+    tokens, rule = 256 + 17 * right, auto(5)
+    spent = Trap({5: 0.0}, {5: cost}, 0.0).run(rule, tokens, 5)
+    assert spent <= tokens * (1 + LOSS) + 1.5
+
+
+def test_auto_makes_no_draft_that_could_lose_more_than_3_percent() -> None:
+    rule = auto(5)
+    Machine({5: 0.95}, {5: 0.3}, 0.0).run(rule, 60, 5)
+    long = rule.next(5)[1]
+    assert long > 4
+    rule.lost = LOSS * HORIZON - (3 * 0.3 + 0.01)  # what three drafted tokens cost if none is kept
+    assert rule.next(5) == (5, 3)
+    rule.lost = LOSS * HORIZON
+    assert rule.next(5) == (5, 0)
+    assert "trying has cost 3% of plain decoding" in rule.decisions[-1]
 
 
 def test_auto_drafts_where_it_pays() -> None:
