@@ -110,7 +110,9 @@ def test_a_model_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shapes.SHAPES, "toy", (32, 64, 3, 4, 2, 50, True))
     model = random_model("toy", torch.bfloat16, torch.device("cpu"))
     assert (model.config.num_hidden_layers, model.dtype) == (3, torch.bfloat16)
-    assert known_shape("toy") == adapter_for(model).shape()
+    known, real = known_shape("toy"), adapter_for(model).shape()
+    for depth, context, batch in ((3, 0, 1), (2, 10, 1), (1, 100, 4)):
+        assert known.step_bytes(depth, context, batch) == real.step_bytes(depth, context, batch)
     with pytest.raises(DepthschedError, match="unknown shape 'lama-2-7b'"):
         known_shape("lama-2-7b")
     with pytest.raises(DepthschedError, match="unknown shape 'lama-2-7b'"):
