@@ -35,7 +35,8 @@ def main(grid: str, folder: str, seed: int, kills: int) -> dict[str, object]:
     landed, seen, changed, unreadable = [], {}, [], []
     while len(landed) < kills:
         child = start(cells, stormy, folder)
-        time.sleep(draw.uniform(0, whole / 8))
+        await_cells(stormy, len(seen) + draw.randrange(3), child)  # a busy machine may not be the speed of the calm run
+        time.sleep(draw.uniform(0, 2 * whole / len(cells)))
         if os.waitpid(child, os.WNOHANG)[0]:
             break  # it was finished already
         os.kill(child, signal.SIGKILL)
@@ -70,6 +71,14 @@ def start(cells: list, store: Store, folder: str) -> int:
         finally:
             os._exit(code)
     return child
+
+
+def await_cells(store: Store, count: int, child: int) -> None:
+    """Return when the folder has so many cells, or the sweep has ended."""
+    while len(list((store.folder / "cells").glob("*.json"))) < count:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.002)
 
 
 def readable(path: Path) -> bool:
