@@ -29,7 +29,7 @@ FLOW = [
     {"budget", "adapters", "models", "environment", "scaffold"},
     {"runtime"},
     {"score", "conversation"},
-    {"calibrate", "bench", "evaluate"},
+    {"calibrate", "bench", "evaluate", "oracle"},
     {"report", "sweep", "testing"},
     {"cli", "__main__"},
 ]

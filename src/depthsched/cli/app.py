@@ -14,7 +14,7 @@ import typer
 from .. import plugins
 from ..errors import DepthschedError, DepthschedWarning
 from ..text import one_line
-from . import bench, calibrate, chat, check, compile, doctor, eval, generate, new, report, score, show, sweep
+from . import bench, calibrate, chat, check, compile, doctor, eval, generate, new, oracle, report, score, show, sweep
 from . import list as list_command
 
 DEBUG = "DEPTHSCHED_DEBUG"
@@ -38,6 +38,7 @@ def build_app() -> typer.Typer:
         check,
         bench,
         score,
+        oracle,
         calibrate,
         eval,
         sweep,

@@ -31,7 +31,8 @@ DARK = Look(
 )
 
 
-def _figure(look: Look, wide: tuple[float, float], narrow: tuple[float, float]) -> tuple[Any, Any]:
+def new_axes(look: Look, wide: tuple[float, float], narrow: tuple[float, float]) -> tuple[Any, Any]:
+    """An empty picture of one of two sizes in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=narrow if look.narrow else wide, layout="constrained")
@@ -48,7 +49,7 @@ def _figure(look: Look, wide: tuple[float, float], narrow: tuple[float, float]) 
 
 def draw_frontier(frontier: Mapping[str, Any], look: Look) -> Any:
     """Quality against speed-up. Dominated plans are faint; a speed on paper is a hollow mark."""
-    figure, axes = _figure(look, (8.2, 4.8), (3.7, 3.9))
+    figure, axes = new_axes(look, (8.2, 4.8), (3.7, 3.9))
     points = frontier["points"]
     for point in points:
         x, y = point["speed"]["value"], point["quality"]["value"]
@@ -149,7 +150,7 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 def draw_curves(plans: Sequence[Mapping[str, Any]], bold: Sequence[str], look: Look) -> Any:
     """Depth of every step. At most eight plans are named, those of the frontier first; the others are faint."""
-    figure, axes = _figure(look, (8.2, 4.4), (3.7, 4.4))
+    figure, axes = new_axes(look, (8.2, 4.4), (3.7, 4.4))
     shown = [plan for plan in plans if plan["depths"]]
     shown.sort(key=lambda plan: plan["label"] not in bold)  # stable: the order of the grid within both
     for place, plan in reversed(list(enumerate(shown))):
@@ -185,7 +186,7 @@ def draw_tasks(tasks: Sequence[Mapping[str, Any]], look: Look) -> Any:
     """The difference to full depth of every task and plan, with its interval."""
     rows = list(tasks)[::-1]
     height = (0.42 if look.narrow else 0.26) * len(rows) + 1.1
-    figure, axes = _figure(look, (8.2, height), (3.7, height))
+    figure, axes = new_axes(look, (8.2, height), (3.7, height))
     for place, row in enumerate(rows):
         sure = row["low"] > 0 or row["high"] < 0
         bars = [[row["diff"] - row["low"]], [row["high"] - row["diff"]]]

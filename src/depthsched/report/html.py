@@ -44,8 +44,12 @@ def save_report(data: Mapping[str, Any], folder: str | Path) -> list[Path]:
     return [path for path, _ in files]
 
 
-def page(data: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """The page as text."""
+def page(
+    data: Mapping[str, Any],
+    pictures: Sequence[Mapping[str, Any]] | None = None,
+    shown: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
+    """The page as text; pictures and tables are those of a sweep where others are not given."""
     import jinja2
 
     maps = fitting_maps(data["maps"])
@@ -57,7 +61,7 @@ def page(data: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]] | None =
         style=_file("page.css"),
         script=_file("page.js"),
         pictures=[_embedded(picture) for picture in (_pictures(data) if pictures is None else pictures)],
-        tables=tables(data),
+        tables=[table for table in shown if table["rows"]] if shown is not None else tables(data),
         # Inside <script>: no text of a model can end it.
         maps=json.dumps(maps, allow_nan=False).replace("<", "\\u003c"),
         map_plans=list(dict.fromkeys(answer["plan"] for answer in maps)),

@@ -43,6 +43,7 @@ function show() {
 }
 
 function say(i) {
+  if (shown.notes) return shown.notes[i];
   const quoted = (text) => JSON.stringify(text);
   const likely = ([text, p]) => `${quoted(text)} ${(100 * p).toFixed(1)}%`;
   const [text, p] = shown.full[i];

@@ -16,8 +16,8 @@ def tables(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [table for table in made if table["rows"]]
 
 
-def _table(title: str, note: str, columns: str, rows: Iterable[tuple[list[str], bool]]) -> dict[str, Any]:
-    """``columns`` are separated by bars; those that start with ``>`` hold numbers."""
+def make_table(title: str, note: str, columns: str, rows: Iterable[tuple[list[str], bool]]) -> dict[str, Any]:
+    """A table of a page: ``columns`` are separated by bars; those that start with ``>`` hold numbers."""
     heads = [{"title": c.strip().lstrip(">"), "number": c.strip().startswith(">")} for c in columns.split("|")]
     return {"title": title, "note": note, "columns": heads, "rows": [{"cells": c, "faint": f} for c, f in rows]}
 
@@ -36,7 +36,7 @@ def _plans(data: Mapping[str, Any]) -> dict[str, Any]:
         how = f"{speed['kind']}: {speed['how']}" if speed else "–"
         rows.append(([str(plan["number"]), name, curve(plan), depth, fast, how, place], place == "dominated"))
     note = "Speed-up over full depth in the same backend. The curve is the depth over the steps."
-    return _table("Plans", note, ">#|plan|curve|>mean depth|>speed-up|how|frontier", rows)
+    return make_table("Plans", note, ">#|plan|curve|>mean depth|>speed-up|how|frontier", rows)
 
 
 def _tasks(tasks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _tasks(tasks: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "own clock."
     )
     columns = "task|plan|metric|>items|>score|>full depth|>difference|>p|>mean depth|>speed-up|verdict"
-    return _table("Tasks", note, columns, ((row, False) for row in rows))
+    return make_table("Tasks", note, columns, ((row, False) for row in rows))
 
 
 def _scores(scores: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _scores(scores: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "prompts."
     )
     columns = "prompts|plan|>steps|>mean depth|>bytes saved|>KL|>agreement|>perplexity|>at full depth"
-    return _table("Scores", note, columns, ((row, False) for row in rows))
+    return make_table("Scores", note, columns, ((row, False) for row in rows))
 
 
 def _benches(benches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _benches(benches: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     ]
     note = "Paired and interleaved with full depth in one process; medians and 95% intervals."
     columns = "plan|backend|>mean depth|>tokens/s|>speed-up|>bytes saved|>realised|machine"
-    return _table("Clock", note, columns, ((row, False) for row in rows))
+    return make_table("Clock", note, columns, ((row, False) for row in rows))
 
 
 def interval(found: Mapping[str, Any], digits: int) -> str:

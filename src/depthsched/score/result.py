@@ -122,7 +122,7 @@ def _values(group: Group) -> dict[str, Any]:
     return {"tokens": group.tokens, **{name: getattr(group, name) for name in METRICS}}
 
 
-def interval(sums: Sequence[float], counts: Sequence[int], seed: int = 0) -> Interval:
+def interval(sums: Sequence[float], counts: Sequence[float], seed: int = 0) -> Interval:
     """The mean per token over all prompts, with a bootstrap interval that draws whole prompts."""
     total, tokens = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     mean = float(total.sum() / tokens.sum())

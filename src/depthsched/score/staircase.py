@@ -24,6 +24,7 @@ from ..plans import DepthPlan
 from ..runtime.gate import LayerGate
 from .answers import Sample
 
+NO_MASK = "scoring needs attention masks that are tensors; load the model with sdpa or eager attention"
 Tap = Callable[[int, torch.Tensor], torch.Tensor | None]
 
 
@@ -46,6 +47,12 @@ class Staircase:
         Token that each decode step predicts, ``[batch, S]``; column ``c`` is step ``c + 1``.
     valid : torch.Tensor
         Which of them are real, ``[batch, S]``, bool.
+    inputs : torch.Tensor
+        Token that each decode step consumes, ``[batch, S]``.
+    mask, positions : torch.Tensor
+        Of the prompts, padded on the left, and the decode steps after them, ``[batch, prompt + S]``.
+    prompt_slots : int
+        Length of the padded prompts.
     keys : list of (K, V)
         Of the prompts, padded on the left, one pair for every layer, ``[batch, heads, prompt, head dim]`` each.
     """
@@ -66,12 +73,12 @@ class Staircase:
         rows = torch.zeros(len(samples), self.steps + 1, dtype=torch.long, device=device)
         for row, sample in zip(rows, samples, strict=True):
             row[: len(sample.completion)] = torch.tensor(sample.completion, device=device)
-        self._inputs, self.targets = rows[:, :-1], rows[:, 1:]
+        self.inputs, self.targets = rows[:, :-1], rows[:, 1:]
         self.valid = torch.arange(1, self.steps + 1, device=device) < lengths[:, None]
         # Behind a completion's end nothing is padding: no earlier position sees it, and its own rows are dropped.
-        self._mask = torch.cat([mask, mask.new_ones(len(samples), self.steps)], dim=1)
-        self._positions = (self._mask.cumsum(-1) - 1).clamp_min(0)
-        self._prompt = ids.shape[1]
+        self.mask = torch.cat([mask, mask.new_ones(len(samples), self.steps)], dim=1)
+        self.positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
+        self.prompt_slots = ids.shape[1]
         self.keys = list(self._prefill(ids) if keys is None else keys)
 
     @torch.no_grad()
@@ -79,8 +86,8 @@ class Staircase:
         cache = DynamicCache()
         self.adapter.decoder(
             input_ids=ids,
-            attention_mask=self._mask[:, : self._prompt],
-            position_ids=self._positions[:, : self._prompt],
+            attention_mask=self.mask[:, : self.prompt_slots],
+            position_ids=self.positions[:, : self.prompt_slots],
             past_key_values=cache,
             use_cache=True,
         )
@@ -122,9 +129,9 @@ class Staircase:
             cache.update(keys, values, i)
         with _stepping(self.adapter, stairs, _by_layer(depths, bridges or {}, self.adapter), tap):
             output = self.adapter.decoder(
-                input_ids=self._inputs,
-                attention_mask=self._mask,
-                position_ids=self._positions[:, self._prompt :],
+                input_ids=self.inputs,
+                attention_mask=self.mask,
+                position_ids=self.positions[:, self.prompt_slots :],
                 past_key_values=cache,
                 use_cache=True,
             )
@@ -198,9 +205,7 @@ def _cut(kwargs: dict[str, Any], count: int, of: int) -> dict[str, Any]:
     mask = kwargs.get("attention_mask")
     if mask is not None:
         if not isinstance(mask, torch.Tensor):
-            raise PlanError(
-                "scoring needs attention masks that are tensors; load the model with sdpa or eager attention"
-            )
+            raise PlanError(NO_MASK)
         seen = mask.shape[-1] - of + count
         cut["attention_mask"] = mask[..., :seen] if mask.dim() == 2 else mask[:, :, :count, :seen]
     return cut
