@@ -90,8 +90,11 @@ def test_lossless_by_category(run: Run, folder: Path, tmp_path: Path) -> None:
         "--repeats",
         2,
     ]
-    result = run("lossless", tmp_path / "questions", "--model", folder / "model", *words, "--max-new-tokens", 12)
+    words = [tmp_path / "questions", "--model", folder / "model", *words, "--max-new-tokens", 12]
+    words += ["--keep", tmp_path / "answers.jsonl"]
+    result = run("lossless", *words)
     assert result.code == 0, result.err
+    assert "turn 2 of 2: 2 of 2 questions" in result.err
     found = result.json()
     names = ["full", "constant:depth=6, 2", "constant:depth=6, auto"]
     assert list(dict.fromkeys(row["arm"] for row in found["rows"] if row["side"] == "depthsched")) == names
@@ -102,10 +105,16 @@ def test_lossless_by_category(run: Run, folder: Path, tmp_path: Path) -> None:
         assert row["equal"] == 1.0
         assert row["prompts"] == (4 if row["category"] == "all" else 2)
         assert 1 <= row["tokens_per_pass"] <= 17
+        assert row["decode_speedup"] is None if row["side"] == "transformers" else row["decode_speedup"] > 0
     drafts = next(row for row in found["rows"] if row["arm"] == names[1])
     assert 0 <= drafts["acceptance"] <= 1 <= drafts["mean_drafted"] <= 2
     assert {one["shape"] for one in found["predictions"]} == {"llama-2-7b", "llama-2-70b"}
     assert next(one["depth"] for one in found["predictions"] if one["shape"] == "llama-2-7b") == 24
+    with (tmp_path / "answers.jsonl").open("a") as file:
+        file.write('{"turn": 1, "ind')  # of a run that was killed while it wrote
+    assert run("lossless", *words).json()["rows"] == found["rows"]  # clocks included: nothing ran again
+    refused = run("lossless", *words, "--no-others")
+    assert (refused.code, "holds answers of other options" in refused.err) == (2, True)
     (tmp_path / "found.json").write_text(result.out)
     page = lossless.tables(tmp_path)
     assert "| constant:depth=6, 2 | depthsched |" in page
