@@ -25,6 +25,7 @@ from .paired import paired
 from .peers import commands as peers
 from .process import ROOT
 from .prompts import prompts
+from .renewal import renewal
 from .study import study
 
 app = typer.Typer(
@@ -48,7 +49,7 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     return command
 
 
-for function in (memory, cold, first, long, batching, study, paired, prompts, lossless):
+for function in (memory, cold, first, long, batching, study, paired, prompts, lossless, renewal):
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
 

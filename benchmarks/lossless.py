@@ -30,6 +30,7 @@ from depthsched.runtime.rounds import Round, acceptance, payoff
 from depthsched.stats import Interval
 
 from .common import Count, Tokens
+from .kept import Kept
 
 SHAPES = ("llama-2-7b", "llama-2-70b")
 
@@ -52,9 +53,13 @@ class Answer(NamedTuple):
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
-        """Read back what ``_asdict`` and :func:`dataclasses.asdict` wrote."""
+        """Read back what :meth:`to_json` made."""
         rounds = [Round(**{**one, "accepted": tuple(one["accepted"])}) for one in found["rounds"]]
         return cls(**{**found, "rounds": rounds})
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {**self._asdict(), "rounds": [asdict(one) for one in self.rounds]}
 
 
 @dataclass
@@ -119,32 +124,6 @@ def lossless(
     }
 
 
-class Kept:
-    """Answers in a file, so that a run that was cut off goes on."""
-
-    def __init__(self, path: Path | None, options: Mapping[str, str]) -> None:
-        self.path, self.found = path, dict[tuple[int, int], dict[str, Any]]()
-        if path is None:
-            return
-        if path.exists():
-            first, *rest = path.read_text(encoding="utf-8").splitlines() or ["{}"]
-            if json.loads(first) != options:
-                raise SettingsError(f"{path} holds answers of other options; remove it or name another file")
-            lines = [json.loads(line) for line in rest if line.endswith("}")]  # the last may have been cut off
-            self.found = {(line["turn"], line["index"]): line["answers"] for line in lines}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = [{"turn": turn, "index": index, "answers": some} for (turn, index), some in self.found.items()]
-        path.write_text("".join(json.dumps(line) + "\n" for line in [options, *whole]), encoding="utf-8")
-
-    def add(self, turn: int, index: int, answers: Mapping[str, Answer]) -> None:
-        """One line for a question that every arm has answered."""
-        if self.path is None:
-            return
-        plain = {name: {**a._asdict(), "rounds": [asdict(one) for one in a.rounds]} for name, a in answers.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"turn": turn, "index": index, "answers": plain}) + "\n")
-
-
 def _run(arms: Sequence[Arm], inputs: Sequence[Any], repeats: int, kept: Kept) -> None:
     """Every question through every arm, back and forth, in each turn."""
     if len(kept.found) < repeats * len(inputs):
@@ -157,7 +136,7 @@ def _run(arms: Sequence[Arm], inputs: Sequence[Any], repeats: int, kept: Kept) -
                 found = {name: Answer.from_json(answer) for name, answer in known.items()}
             else:
                 found = {arm.key: arm.run(one) for arm in (arms if (turn + index) % 2 == 0 else arms[::-1])}
-                kept.add(turn, index, found)
+                kept.add(turn, index, {name: answer.to_json() for name, answer in found.items()})
             for arm in arms:
                 arm.answers.append((index, found[arm.key]))
             typer.echo(f"turn {turn + 1} of {repeats}: {index + 1} of {len(inputs)} questions", err=True)
@@ -266,6 +245,7 @@ def _rows(arm: Arm, arms: Sequence[Arm], questions: Sequence[Question]) -> Itera
             "tokens_per_second": Interval.of([len(answer.tokens) / answer.seconds for answer in mine]).to_json(),
             "speedup": Interval.of([plain.seconds / answer.seconds for answer, plain in pairs]).to_json(),
             "decode_speedup": unit / step if unit and step else None,
+            "by_own_steps": _by_own_steps(mine),
             "tokens_per_pass": sum(len(a.tokens) - 1 for a in mine) / max(sum(a.passes for a in mine), 1),
             "equal": sum(answer.tokens == plain.tokens for answer, plain in pairs) / len(pairs),
             "acceptance": worth.acceptance if worth else None,
@@ -282,6 +262,15 @@ def _step(answers: Sequence[Answer]) -> float | None:
     if any(answer.decode_seconds is None for answer in answers):
         return None
     return sum(a.decode_seconds or 0.0 for a in answers) / max(sum(len(a.tokens) - 1 for a in answers), 1)
+
+
+def _by_own_steps(answers: Sequence[Answer]) -> float | None:
+    """Speed-up over each answer's own plain steps, which a machine whose speed drifts leaves alone."""
+    worths = [(payoff(one.rounds), sum(r.draft_seconds + r.verify_seconds for r in one.rounds)) for one in answers]
+    known = [(worth.measured, seconds) for worth, seconds in worths if worth]
+    if not known:
+        return None
+    return sum(measured * seconds for measured, seconds in known) / sum(seconds for _, seconds in known)
 
 
 def _predictions(arm: Arm, layers: int) -> Iterator[dict[str, Any]]:

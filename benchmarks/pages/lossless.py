@@ -16,6 +16,7 @@ _ALL: dict[str, Cell] = {
     ">check": lambda row: _number(row["verify_cost"], ".2f"),
     ">predicted": lambda row: _number(row["predicted"], ".3f"),
     ">decoding": lambda row: _number(row["decode_speedup"], ".3f"),
+    ">own steps": lambda row: _number(row["by_own_steps"], ".3f"),
     ">whole answer": lambda row: _spread(row, "speedup"),
     ">same text": lambda row: _share(row["equal"]),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import depthsched as ds
-from benchmarks.pages import lossless, speed
+from benchmarks.pages import lossless, renewal, speed
 from benchmarks.prompts import FIT, GSM8K, TEST
 
 from ..commands import Result
@@ -25,13 +25,15 @@ def tiny(folder: Path) -> list[object]:
 
 
 def test_memory_of_processes_of_their_own(run: Run, tiny: list[object], tmp_path: Path) -> None:
-    result = run("memory", *tiny, "--backends", "transformers,eager", "--plan", PLAN, "--batch", 2, "--tokens", 4)
+    result = run(
+        "memory", *tiny, "--backends", "transformers,eager", "--plan", PLAN, "--batch", 2, "--tokens", 4, "--lossless"
+    )
     assert result.code == 0, result.err
     found = result.json()
     assert {key: found[key] for key in ("kind", "plan", "batch", "tokens")} == {
         "kind": "memory", "plan": PLAN, "batch": 2, "tokens": 4,
     }  # fmt: skip
-    assert [row["backend"] for row in found["rows"]] == ["transformers", "eager"]
+    assert [row["backend"] for row in found["rows"]] == ["transformers", "eager", "eager, lossless"]
     first = found["rows"][0]["peak_memory_bytes"]
     assert first > 2 * 49152 * 32 * 4  # embeddings and head
     assert [row["ratio"] for row in found["rows"]] == [row["peak_memory_bytes"] / first for row in found["rows"]]
@@ -183,6 +185,29 @@ def test_every_arm_of_the_study_moves_the_bytes_of_its_constant_plan(run: Run, f
     assert 1 < constants[0]["bytes_speedup"] < constants[1]["bytes_speedup"]  # the bridges are counted
 
 
+def test_runs_that_renew_beside_schedules_of_the_same_bytes(run: Run, folder: Path, tmp_path: Path) -> None:
+    words = ["--prompts", folder / "prompts.jsonl", "--model", folder / "model", "--profile", folder / "profile"]
+    words += ["--depth", 7, "--frontier", "7", "--margins", "0.001,1", "--every", "4", "--limit", 2]
+    result = run("renewal", *words, "--max-new-tokens", 12, "--clock-prompts", 1)
+    assert result.code == 0, result.err
+    found = result.json()
+    layers = {row["arm"]: row["mean_depth"] for row in found["rows"]}
+    assert layers["confidence, margin 0.001, recompute"] <= layers["confidence, margin 1, recompute"] == LAYERS
+    assert layers["constant, verify below 1"] > LAYERS  # both passes are counted
+    assert layers["constant, renew every 4"] > 7
+    for row in found["rows"]:
+        assert row["clock"]["median"] > 0
+    checked = next(row for row in found["rows"] if row["arm"] == "constant, verify below 1")
+    assert checked["bytes_speedup"] < 1
+    assert checked["beside"] == dict.fromkeys(("constant", "d3", "linear"))  # no frontier reaches this
+    sure = next(row for row in found["rows"] if row["arm"] == "confidence, margin 1, recompute")
+    assert (sure["kl"]["mean"], sure["agreement"]["mean"]) == (pytest.approx(0, abs=1e-6), 1)
+    (tmp_path / "renewal.json").write_text(result.out)
+    tables = {name: make() for name, make in renewal.tables(tmp_path / "renewal.json").items()}
+    assert "| constant, renew every 4 |" in tables["renewed"]
+    assert "`constant:depth=7`" in tables["beside"]
+
+
 def test_prompts_to_calibrate_on_are_not_those_to_measure_on(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bbh").mkdir()
     (tmp_path / "gsm8k").mkdir()
@@ -211,6 +236,8 @@ def test_prompts_to_calibrate_on_are_not_those_to_measure_on(run: Run, tmp_path:
         (["study", "--prompts", "absent.jsonl", "--profile", "absent"], "no profile in absent"),
         (["study", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
         (["study", "--prompts", "absent.jsonl", "--profile", "P", "--depths", "x"], "--depths 'x' must be"),
+        (["renewal", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
+        (["renewal", "--prompts", "absent.jsonl", "--profile", "P", "--margins", "2"], "--margins '2' must be"),
         (["paired", "--prompts", "absent.jsonl"], "no such prompt file"),
         (["paired", "--prompts", "absent.jsonl", "--repeats", "0"], "--repeats"),
         (["prompts", "/nowhere", "out"], "holds no task"),
