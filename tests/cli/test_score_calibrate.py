@@ -54,7 +54,10 @@ def test_calibrate_then_score(cli, folder):
         (["score"], "--prompts"),
         (["calibrate", "--prompts", "absent.jsonl", "--out", "x"], "no such prompt file"),
         (["calibrate", "--prompts", "a", "--out", "x", "--max-kl", "1", "--target-speedup", "2"], "exactly one target"),
-        (["calibrate", "--prompts", "a", "--out", "x", "--orders", "best"], "one or both of"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--orders", "best"], "unknown ranker 'best'"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--order", "block,block"], "each once"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--order", ""], "orders none: give one or more rankers"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--order", "block:size=3"], "has no setting 'size'"),
         (["calibrate", "--prompts", "a", "--out", "x", "--corrections", "-1"], "at least 0"),
     ],
 )

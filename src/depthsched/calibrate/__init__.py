@@ -1,10 +1,12 @@
 """Calibration: layer order, bridges and schedule for one model, with evidence.
 
 From left to right: ``corpus`` (samples at full depth) -> ``fit`` (bridges) and ``judge`` (what skipping costs) ->
-``rank`` (which layers go first) -> ``solve`` (which schedule) -> ``search`` (the whole, in units that are done once).
+``study`` (what rankers see) -> ``rank`` (which layers go first) -> ``solve`` (which schedule) -> ``search`` (the whole,
+in units that are done once).
 """
 
 from .search import Options, calibrate
 from .solve import Frontier, Point, Target
+from .study import Study
 
-__all__ = ["Frontier", "Options", "Point", "Target", "calibrate"]
+__all__ = ["Frontier", "Options", "Point", "Study", "Target", "calibrate"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..environment import versions
+from ..plugins import split_rankers
 from .output import DeviceOption, JsonOption, ModelOption, WeightsOption, console, notes, print_json, table
 from .score import load_samples
 
@@ -35,7 +36,10 @@ def calibrate(
     min_depth: Annotated[
         int | None, typer.Option("--min-depth", help="Lowest depth; default half of the layers.")
     ] = None,
-    orders: Annotated[str, typer.Option("--orders", help="Orders to try: block,ranked.")] = "block,ranked",
+    orders: Annotated[
+        str,
+        typer.Option("--order", "--orders", help="Rankers to try, each NAME or NAME:key=value,... (depthsched list)."),
+    ] = "block,ranked",
     corrections: Annotated[
         int, typer.Option("--corrections", help="A correction at every so many kept layers; 0: none.")
     ] = 4,
@@ -44,7 +48,7 @@ def calibrate(
         int, typer.Option("--max-new-tokens", "-n", help="Length of the model's own answers.")
     ] = 128,
     raw: Annotated[bool, typer.Option("--raw", help="Give prompts as they are, without the chat template.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Draws the prompts that judge.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Draws the prompts that judge, and what rankers draw.")] = 0,
     device: DeviceOption = "auto",
     weights: WeightsOption = "auto",
     json: JsonOption = False,
@@ -57,9 +61,7 @@ def calibrate(
 
     given = {"max_kl": max_kl, "min_agreement": min_agreement, "speedup": target_speedup}
     target = Target(**given) if any(value is not None for value in given.values()) else None
-    options = Options(
-        min_depth=min_depth, orders=tuple(filter(None, orders.split(","))), corrections=corrections, seed=seed
-    )
+    options = Options(min_depth=min_depth, orders=split_rankers(orders), corrections=corrections, seed=seed)
     loaded, _, samples = load_samples(model, prompts, limit, max_new_tokens, raw, "float32", device, weights)
     profile = run(
         loaded,
