@@ -49,7 +49,7 @@ def test_a_new_ranker_passes_its_own_tests(cli, tmp_path):
     done = subprocess.run(tests, env=environment(folder), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
     assert "layer ranker least-turned" in (folder / "pyproject.toml").read_text()
-    assert cli("new", "block", "--kind", "ranker", "--out", tmp_path).err.startswith("there is a ranker 'block' alre")
+    assert "there is a ranker 'block' already" in cli("new", "block", "--kind", "ranker", "--out", tmp_path).err
 
 
 @pytest.mark.parametrize("kind", ["schedule", "ranker"])

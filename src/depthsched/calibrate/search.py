@@ -5,32 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..adapters import adapter_for
-from ..bridge import Bridge
 from ..errors import PlanError, SettingsError
 from ..files import digest
-from ..order import keep_layers
-from ..plans import DepthPlan
 from ..plugins import parse_ranker
 from ..profile import ModelIdentity, Profile
 from ..ranker import LayerRanker
 from ..score.answers import Sample
-from .fit import correction_sites, fit_keep_set
-from .judge import Quality, judge_constant, judge_plan
+from .acceptance import CheckCost
+from .candidates import Say, Search
+from .drafting import search_drafts
 from .solve import Frontier, Target, check_family, save_frontier
 from .study import Study
 from .units import Units
 
 ORDERS = ("block", "ranked")
 MOST_HELD_OUT = 24  # enough to tell orders apart; every further prompt serves the fits better
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,7 @@ def calibrate(
     *,
     target: Target | None = None,
     family: str = "constant",
+    check: CheckCost | None = None,
     options: Options | None = None,
     versions: dict[str, str] | None = None,
     say: Say = lambda text: None,
@@ -111,6 +107,9 @@ def calibrate(
         What the schedule must meet; left out, the profile has no schedule.
     family : str
         The schedules to search for a target: ``constant``, ``d3``, ``linear`` or ``step``.
+    check : CheckCost, optional
+        What checking drafts costs. Given, order, bridges and depth are chosen for lossless runs: see
+        :func:`~depthsched.calibrate.drafting.search_drafts`. Left out, for skipping.
     options : Options, optional
     versions : mapping, optional
         Recorded in the profile.
@@ -120,7 +119,8 @@ def calibrate(
     Raises
     ------
     PlanError, SettingsError
-        Too few samples, options that do not fit the model, a family without a target, or no schedule meets the target.
+        Too few samples, options that do not fit the model, a family without a target, no schedule meets the target, or
+        a target for drafts.
     """
     options = options or Options()
     adapter = adapter_for(model)
@@ -130,6 +130,8 @@ def calibrate(
     drops = options.drops(adapter.num_layers)
     if target is None and family != "constant":
         raise SettingsError(f"schedule family {family!r} serves a target; give max KL, min agreement or a speed-up too")
+    if target is not None and check is not None:
+        raise SettingsError("drafts lose no quality, so that a target says nothing about them; leave it out")
     horizon = max(len(sample.completion) for sample in usable)
     check_family(family, adapter.num_layers, drops, horizon)
 
@@ -141,18 +143,23 @@ def calibrate(
 
     held, fitted = split(usable, options)
     say(f"full depth on {len(held)} held-out prompts and {len(fitted)} to fit on")
-    search = _Search(Study.of(adapter, fitted, held, units, drops, options.seed), say)
-    drop_order, evidence = search.order(options.rankers)
-    bridges, curve = search.bridges(drop_order, options.corrections)
+    search = Search(Study.of(adapter, fitted, held, units, drops, options.seed), say)
     profile = Profile(
         model=identity,
-        drop_order=tuple(drop_order),
+        drop_order=(),
         data={"sha256": data, "prompts": len(usable), "fit_tokens": search.study.fitted.tokens},
         seed=options.seed,
         options=given,
         versions=versions or {},
-        evidence={**evidence, "constant": curve},
-    ).save(folder, bridges)
+    )
+    if check is not None:
+        found = search_drafts(search, options.rankers, options.corrections, adapter.shape(), check)
+        profile = profile.replace(**found.fields()).save(folder, found.bridges)
+    else:
+        drop_order, evidence = search.order(options.rankers)
+        bridges, curve = search.bridges(drop_order, options.corrections)
+        evidence = {**evidence, "constant": curve}
+        profile = profile.replace(drop_order=tuple(drop_order), evidence=evidence).save(folder, bridges)
     if target is not None:
         prompt = round(sum(len(sample.prompt) for sample in usable) / len(usable))
         frontier = Frontier(family, profile, adapter.shape(), horizon, prompt, search.measure)
@@ -172,81 +179,6 @@ def _with_schedule(profile: Profile, frontier: Frontier, target: Target) -> Prof
         "frontier": [dataclasses.asdict(point) for point in frontier.sorted()],
     }
     return profile.replace(schedule=chosen.schedule, evidence=evidence).save(profile.folder)
-
-
-@dataclass(frozen=True)
-class _Search:
-    """The parts of one calibration, each made of units that are done once.
-
-    Attributes
-    ----------
-    study : Study
-        The samples, which judge and which bridges are fitted on.
-    """
-
-    study: Study
-    say: Say
-
-    @property
-    def layers(self) -> int:
-        return self.study.num_layers
-
-    def order(self, rankers: Mapping[str, LayerRanker]) -> tuple[list[int], dict[str, Any]]:
-        """The best order at a third of the layers dropped, all bridged, and what was found."""
-        size = self.study.judged
-        evidence: dict[str, Any] = {"judged_at_depth": self.layers - size, "orders": {}}
-        candidates: dict[str, list[int]] = {}
-        for spec, ranker in rankers.items():
-            candidates[spec], found = self._rank(spec, ranker)
-            evidence |= found
-        for spec, order in candidates.items():
-            keep, key = keep_layers(order, self.layers - size, self.layers), digest(spec, 8)
-            plain = self._quality(f"plain-{key}", partial(judge_constant, self.study.held, keep))
-            fits, _ = self._fit(f"fit-{key}", keep, corrections=0)
-            bridged = self._quality(f"bridged-{key}", partial(judge_constant, self.study.held, keep, fits))
-            evidence["orders"][spec] = {"drop_order": order, "plain": plain._asdict(), "bridged": bridged._asdict()}
-        chosen = min(candidates, key=lambda spec: (evidence["orders"][spec]["bridged"]["kl"], spec))
-        return candidates[chosen], {**evidence, "chosen": chosen}
-
-    def _rank(self, spec: str, ranker: LayerRanker) -> tuple[list[int], dict[str, Any]]:
-        self.say(f"ranking by {spec}")
-
-        def compute() -> Any:
-            study = self.study.named(digest(spec, 8))
-            return [ranker.resolve(study), study.evidence]
-
-        order, evidence = self.study.units.value(f"order-{digest(spec, 8)}", compute)
-        return order, evidence
-
-    def bridges(
-        self, drop_order: Sequence[int], corrections: int
-    ) -> tuple[dict[int, dict[int, Bridge]], list[dict[str, Any]]]:
-        """Bridges of every depth that the order reaches, and what each depth costs on held-out prompts."""
-        found: dict[int, dict[int, Bridge]] = {}
-        curve = []
-        for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):
-            keep = keep_layers(drop_order, depth, self.layers)
-            self.say(f"bridges of depth {depth}")
-            found[depth], about = self._fit(f"depth-{depth}", keep, corrections)
-            quality = self._quality(f"kl-{depth}", partial(judge_constant, self.study.held, keep, found[depth]))
-            curve.append({"depth": depth, **quality._asdict(), "fits": about})
-        return found, curve
-
-    def measure(self, plan: DepthPlan) -> Quality:
-        """What a plan costs on held-out prompts."""
-        self.say(f"measuring {plan.schedule}")
-        return self._quality(f"plan-{plan.digest}", partial(judge_plan, self.study.held, plan))
-
-    def _quality(self, name: str, compute: Callable[[], Quality]) -> Quality:
-        return Quality(*self.study.units.value(name, compute))
-
-    def _fit(self, name: str, keep: Sequence[int], corrections: int) -> tuple[dict[int, Bridge], Any]:
-        def compute() -> tuple[dict[int, Bridge], Any]:
-            fits = fit_keep_set(self.study.fitted, keep, correction_sites(keep, self.layers, corrections))
-            about = [{"layer": i, "ridge": fit.ridge, "unexplained": fit.unexplained} for i, fit in fits.items()]
-            return {layer: fit.bridge for layer, fit in fits.items()}, about
-
-        return self.study.units.bridges(name, compute)
 
 
 def split(samples: Sequence[Sample], options: Options) -> tuple[list[Sample], list[Sample]]:
