@@ -1,7 +1,7 @@
 """Write the generated parts of the reference: ``python docs/make_tables.py`` (``--check`` only compares).
 
-Tables of schedules, orders and rankers come from the registry, the table of families from the adapters, and the options of
-each command from the command line itself. Only what depthsched itself brings is written.
+Tables of schedules, orders and rankers come from the registry, the table of families from the adapters, and the options
+of each command from the command line itself. Only what depthsched itself brings is written.
 """
 
 from __future__ import annotations

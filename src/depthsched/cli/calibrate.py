@@ -154,6 +154,8 @@ def _print_drafts(profile: Profile, model: str) -> None:
         )
     if best["speedup"] <= 1:
         out.print(f"no draft is predicted to pay: the best is {best['speedup']:.2f}x of full depth", style="yellow")
+    elif best["depth"] == min(row["depth"] for row in profile.evidence["drafts"]):
+        out.print("the best depth is the lowest that was tried: a lower --min-depth may give more", style="yellow")
     out.print(
         f'depthsched generate "..." --model {model} --profile {profile.folder} --schedule {profile.schedule} '
         f"--lossless --draft-tokens {best['draft_tokens']}",
