@@ -92,6 +92,15 @@ def test_a_walk_counts_every_token_once(hits: list[list[bool]], drafted: int) ->
         assert found.cost == pytest.approx(found.checks * (0.5 * drafted + 1.2 + 0.1 * drafted))
 
 
+def test_a_token_is_judged_by_its_place_in_its_draft() -> None:
+    """First places right, second ones wrong: every check keeps one token, the last has no draft."""
+    hits = np.array([[True] * 7, [False] * 7])
+    found = walk([hits], 2, 0.5, CheckCost())
+    assert (found.checks, found.kept, found.tried, found.drafted) == (4, 3, 6, 6)
+    swapped = walk([hits[::-1]], 2, 0.5, CheckCost())
+    assert (swapped.checks, swapped.kept, swapped.tried) == (7, 0, 6)
+
+
 @pytest.mark.parametrize(("acceptance", "drafted"), [(0.9, 2), (0.6, 4), (0.8, 1)])
 def test_chance_alone_gives_the_formula(acceptance: float, drafted: int) -> None:
     """Tokens that are right by independent chance: the speed-up of Leviathan et al., and its acceptance."""
