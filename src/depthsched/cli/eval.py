@@ -47,7 +47,9 @@ def evaluate(
     tasks: Annotated[str, typer.Option("--tasks", help="lm-eval tasks that generate, separated by commas; * matches.")],
     plans: PlansOption = "full",
     limit: Annotated[int | None, typer.Option("--limit", help="Only so many items of each task.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder with gsm8k/ and bbh/, in place of a hub.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder with a folder for each task, in place of a hub.")
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", "-n", help="In place of each task's own maximum.")
     ] = None,
@@ -59,6 +61,10 @@ def evaluate(
     skipped_kv: SkippedKvOption = "auto",
     verify_below: VerifyOption = None,
     renew: RenewOption = None,
+    needle_tokens: Annotated[int, typer.Option("--needle-tokens", help="Length of the texts of niah_single_1.")] = 1024,
+    unsafe_code: Annotated[
+        bool, typer.Option("--confirm-run-unsafe-code", help="Allow tasks that execute what the model wrote.")
+    ] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Keep samples and results here; what is there is not run again.")
@@ -72,12 +78,14 @@ def evaluate(
     specs = besides_full(plans, order, profile)  # before the model, so that a typo costs no loading
     refuse_rules(skipped_kv, verify_below, renew_of(renew))
     _quiet()
-    from ..evaluate.evaluation import EvalOptions, Evaluation
+    from ..evaluate.evaluation import Evaluation
+    from ..evaluate.options import EvalOptions
 
     options: dict[str, Any] = {
         "data": str(data) if data else None, "limit": limit, "max_new_tokens": max_new_tokens,
         "dtype": dtype, "device": device, "weights": weights, "backend": backend, "batch": batch, "chat": chat,
         "skipped_kv": skipped_kv, "verify_below": verify_below, "renew": renew_of(renew),
+        "needle_tokens": needle_tokens, "unsafe_code": unsafe_code,
     }  # fmt: skip
     names = tuple(t.strip() for t in tasks.split(",") if t.strip())
     evaluation = Evaluation(EvalOptions(model=model, tasks=names, **options), out)

@@ -28,6 +28,12 @@ def common_length(rows: Sequence[Any]) -> int:
     return next((i for i in range(length) if first[i] != last[i]), length)
 
 
+def common_text(texts: Sequence[str]) -> str:
+    """The whole lines that all texts begin with, such as the few-shot examples of a task."""
+    first = texts[0]
+    return first[: first.rfind("\n", 0, common_length(texts)) + 1]
+
+
 class PromptStore:
     """K and V of prompts, without their last token, kept for the next plan.
 
