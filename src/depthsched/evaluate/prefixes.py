@@ -86,6 +86,18 @@ class PromptStore:
         cache.scratch = True  # nobody reads it after the run
         return cache
 
+    def known(self, rows: Sequence[tuple[int, ...]], shared: int) -> tuple[int, ...]:
+        """The longest prefix computed before that all rows begin with, if it is most of what they share.
+
+        Few items of a task share more by chance than all of them do; their few-shot examples are not computed again.
+        """
+        fits = [
+            prefix
+            for prefix in self._prefixes
+            if 2 * len(prefix) > shared and all(len(r) > len(prefix) and r[: len(prefix)] == prefix for r in rows)
+        ]
+        return max(fits, key=len, default=())
+
     def _prefix(self, prefix: tuple[int, ...]) -> list[KV]:
         if prefix not in self._prefixes:
             from transformers import DynamicCache
