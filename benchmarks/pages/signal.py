@@ -9,10 +9,9 @@ from .markdown import Cell, Row, read, table
 
 
 def tables(folder: Path) -> dict[str, Callable[[], str]]:
-    """Tasks without and with the chat template, and items under peeking."""
+    """Tasks at full depth, and items under peeking."""
     return {
         "tasks": lambda: _tasks(read(folder / "plain.json")),
-        "chat": lambda: _tasks(read(folder / "chat.json")),
         "peeking": lambda: _peeking(read(folder / "peeking.json")),
     }
 
@@ -25,14 +24,8 @@ def _tasks(found: Row) -> str:
         ">full depth": lambda row: f"{100 * row['score']:.1f} ± {100 * row['error']:.1f}",
         ">spread": lambda row: f"{100 * row['spread']:.0f}",
         ">one point, unlike answers": lambda row: f"{row['items_apart']}",
-        ">change under the plan": lambda row: (
-            f"{100 * row['paired']['diff']:+.1f} ({100 * row['paired']['low']:+.1f} to {100 * row['paired']['high']:+.1f})"
-        ),
-        ">its spread": lambda row: f"{100 * row['plan_spread']:.0f}",
-        ">one point, this plan": lambda row: f"{row['items_paired']}",
     }
-    chat = ", with the chat template" if found["chat"] else ""
-    head = f"The plan is `{found['plan']}`; {found['dtype']}, up to {found['max_new_tokens']} new tokens{chat}.\n\n"
+    head = f"Full depth, {found['dtype']}, up to {found['max_new_tokens']} new tokens, no chat template.\n\n"
     return head + table(columns, found["rows"])
 
 
