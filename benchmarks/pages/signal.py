@@ -23,7 +23,7 @@ def _tasks(found: Row) -> str:
         ">items": "{n}",
         ">full depth": lambda row: f"{100 * row['score']:.1f} ± {100 * row['error']:.1f}",
         ">spread": lambda row: f"{100 * row['spread']:.0f}",
-        ">one point, unlike answers": lambda row: f"{row['items_apart']}",
+        ">one point, unlike answers": lambda row: f"{row['items_apart'] or 'cannot tell'}",
     }
     head = f"Full depth, {found['dtype']}, up to {found['max_new_tokens']} new tokens, no chat template.\n\n"
     return head + table(columns, found["rows"])
