@@ -16,7 +16,7 @@ _ALL: dict[str, Cell] = {
     ">check": lambda row: _number(row["verify_cost"], ".2f"),
     ">predicted": lambda row: _number(row["predicted"], ".3f"),
     ">decoding": lambda row: _number(row["decode_speedup"], ".3f"),
-    ">own steps": lambda row: _number(row["by_own_steps"], ".3f"),
+    ">own steps": lambda row: _number(row["by_own_steps"], ".3f") if row["arm"].endswith(", auto") else "",
     ">whole answer": lambda row: _spread(row, "speedup"),
     ">same text": lambda row: _share(row["equal"]),
 }
@@ -36,7 +36,7 @@ def _one(found: Row) -> str:
     return section(
         f"{found['model']}, {found['dtype']}, {found['weights']} weights",
         f"{found['machine']}, {found['threads']} threads; {versions}. {found['questions']} questions, at most "
-        f"{found['max_new_tokens']} tokens, {found['repeats']} rounds by turns. Each side against its own plain "
+        f"{found['max_new_tokens']} tokens, {found['repeats']} {'round' if found['repeats'] == 1 else 'rounds'} by turns. Each side against its own plain "
         "full depth; costs in its plain steps.",
         table(_ALL, whole),
         "Share of drafted tokens kept, and speed-up (while decoding; transformers': of whole answers), by category:",

@@ -8,9 +8,13 @@ from pathlib import Path
 
 from .markdown import Cell, Row, read, spread, table
 
+COMMAND = "make evidence-quality DATA=..."
+
 
 def tables(file: Path) -> dict[str, Callable[[], str]]:
-    """Of the page on renewal."""
+    """Of the page on renewal; one line while nothing was measured."""
+    if not file.is_file():
+        return {"setting": lambda: f"Not measured yet: `{COMMAND}`.", "renewed": str, "beside": str}
     return {
         name: partial(make, file) for name, make in (("setting", _setting), ("renewed", _rows), ("beside", _beside))
     }
