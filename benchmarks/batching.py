@@ -10,7 +10,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from depthsched.evaluate.evaluation import FULL, EvalOptions, Evaluation
+from depthsched.evaluate.evaluation import FULL, Evaluation
+from depthsched.evaluate.options import EvalOptions
 from depthsched.evaluate.results import TaskRun
 
 from .common import Count, Tokens, numbers

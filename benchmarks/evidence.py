@@ -96,6 +96,7 @@ def quality(data: Path, scratch: Path) -> Iterator[str]:
 
     yield f"benchmarks study {test} --limit 48 {one} --depths 24,20 > {QUALITY}/position.json"
     yield f"benchmarks paired {test} --limit 16 {one} --repeats 1 > {QUALITY}/paired.json"
+    yield f"benchmarks renewal {test} {one} > {QUALITY}/renewal.json"
     for dtype in ("float32", "bfloat16"):
         yield f"{BENCH} --dtype {dtype} {one} --tokens 96 --plans {plans('')} > {QUALITY}/bench-{dtype}.json"
     yield "benchmarks pages quality"
@@ -135,7 +136,10 @@ def peers(env: Path, scratch: Path) -> Iterator[str]:
 def lossless(questions: Path, scratch: Path) -> Iterator[str]:
     """For the page on lossless runs, with the profile of :func:`quality`."""
     where = f"benchmarks lossless {quote(str(questions))} --profile {quote(str(scratch / 'profile'))}"
-    yield f"{where} --dtype float32 > {LOSSLESS}/float32.json"
+    one = "--dtype float32 --limit 1 --max-new-tokens 256 --no-others"
+    yield f"{where} {one} --draft-tokens 1,2,3 --repeats 1 > {LOSSLESS}/float32-fixed.json"
+    yield f"{where} {one} --draft-tokens auto --repeats 3 > {LOSSLESS}/float32-auto.json"
+    yield f"{where} --dtype float32 --limit 1 --draft-tokens auto --repeats 1 > {LOSSLESS}/float32-others.json"
     yield f"{where} --dtype bfloat16 > {LOSSLESS}/bfloat16.json"
     yield f"{where} --dtype bfloat16 --weights native > {LOSSLESS}/native.json"
     yield "benchmarks pages lossless"

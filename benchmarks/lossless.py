@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import torch
 import typer
@@ -30,6 +30,7 @@ from depthsched.runtime.rounds import Round, acceptance, payoff
 from depthsched.stats import Interval
 
 from .common import Count, Tokens
+from .kept import Kept
 
 SHAPES = ("llama-2-7b", "llama-2-70b")
 
@@ -42,13 +43,23 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What an arm made of a prompt: tokens, seconds with the prompt, passes at full depth after it, drafts."""
+    """What an arm made of a prompt: tokens, seconds with the prompt and after it, passes at full depth, drafts."""
 
     tokens: list[int]
     seconds: float
+    decode_seconds: float | None
     passes: int
     rounds: Sequence[Round] = ()
-    step_seconds: float = 0.0
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """Read back what :meth:`to_json` made."""
+        rounds = [Round(**{**one, "accepted": tuple(one["accepted"])}) for one in found["rounds"]]
+        return cls(**{**found, "rounds": rounds})
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {**self._asdict(), "rounds": [asdict(one) for one in self.rounds]}
 
 
 @dataclass
@@ -60,6 +71,10 @@ class Arm:
     run: Callable[[Any], Answer]
     depth: int = 0
     answers: list[tuple[int, Answer]] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        return f"{self.side}: {self.name}"
 
 
 def lossless(
@@ -75,21 +90,23 @@ def lossless(
     dtype: str = "float32",
     weights: str = "dense",
     backend: str = "compiled",
+    others: Annotated[bool, typer.Option(help="Also transformers' own ways.")] = True,
+    keep: Annotated[
+        Path | None, typer.Option(help="JSON lines of finished answers; a run with the same options goes on from them.")
+    ] = None,
 ) -> dict[str, Any]:
     """Acceptance and speed by category, paired; dense weights for transformers."""
+    options = {name: str(value) for name, value in locals().items() if name != "keep"}
     specs = ds.PlanSpec.parse_all(plans, None, profile)
     rules = [DraftTokens.parse(text.strip()) for text in draft_tokens.split(",")]
     questions = read_questions(data, limit)
     loaded, tokenizer = ds.load_model(model, dtype=dtype, weights=weights)
-    dense = loaded if weights == "dense" else ds.load_model(model, dtype=dtype, weights="dense")[0]
-    arms = _arms(loaded, dense, specs, rules, lookup, max_new_tokens, backend)
+    arms = _arms(loaded, specs, rules, max_new_tokens, backend)
+    if others:
+        dense = loaded if weights == "dense" else ds.load_model(model, dtype=dtype, weights="dense")[0]
+        arms += _others(dense, [arm.depth for arm in arms if arm.depth], lookup, max_new_tokens)
     inputs = [model_inputs([encode(tokenizer, question.text)], loaded.device) for question in questions]
-    for arm in arms:
-        arm.run(inputs[0])  # loads, compiles, allocates
-    for turn in range(repeats):
-        for index, one in enumerate(inputs):
-            for arm in arms if (turn + index) % 2 == 0 else arms[::-1]:
-                arm.answers.append((index, arm.run(one)))
+    _run(arms, inputs, repeats, Kept(keep, options))
     return {
         "kind": "lossless",
         "model": model,
@@ -105,6 +122,24 @@ def lossless(
         "rows": [row for arm in arms for row in _rows(arm, arms, questions)],
         "predictions": [one for arm in arms for one in _predictions(arm, adapter_for(loaded).num_layers)],
     }
+
+
+def _run(arms: Sequence[Arm], inputs: Sequence[Any], repeats: int, kept: Kept) -> None:
+    """Every question through every arm, back and forth, in each turn."""
+    if len(kept.found) < repeats * len(inputs):
+        for arm in arms:
+            arm.run(inputs[0])  # loads, compiles, allocates
+    for turn in range(repeats):
+        for index, one in enumerate(inputs):
+            known = kept.found.get((turn, index))
+            if known:
+                found = {name: Answer.from_json(answer) for name, answer in known.items()}
+            else:
+                found = {arm.key: arm.run(one) for arm in (arms if (turn + index) % 2 == 0 else arms[::-1])}
+                kept.add(turn, index, {name: answer.to_json() for name, answer in found.items()})
+            for arm in arms:
+                arm.answers.append((index, found[arm.key]))
+            typer.echo(f"turn {turn + 1} of {repeats}: {index + 1} of {len(inputs)} questions", err=True)
 
 
 def read_questions(data: Path, limit: int) -> list[Question]:
@@ -130,27 +165,27 @@ def read_questions(data: Path, limit: int) -> list[Question]:
 
 
 def _arms(
-    model: Any, dense: Any, specs: Sequence[ds.PlanSpec], rules: Sequence[DraftTokens], lookup: int, tokens: int,
-    backend: str,
-) -> list[Arm]:  # fmt: skip
+    model: Any, specs: Sequence[ds.PlanSpec], rules: Sequence[DraftTokens], tokens: int, backend: str
+) -> list[Arm]:
     layers = adapter_for(model).num_layers
-    options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False}
-    arms = [Arm("full", "depthsched", partial(_ours, model, "full", {**options, "backend": backend}))]
-    depths = []
+    options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False, "backend": backend}
+    arms = [Arm("full", "depthsched", partial(_ours, model, "full", options))]
     for spec in specs:
         plan = spec.resolve(layers, tokens)
-        depths.append(min(plan.depths))
         for rule in rules:
-            more = {**options, "backend": backend, "lossless": True, "draft_tokens": str(rule)}
+            more = {**options, "lossless": True, "draft_tokens": str(rule)}
             name = f"{_short(spec.label)}, {rule}"
-            arms.append(Arm(name, "depthsched", partial(_ours, model, plan, more), depths[-1]))
-    others: dict[str, dict[str, Any]] = {"full": {}}
-    others |= {f"assistant_early_exit={depth}": {"assistant_early_exit": depth} for depth in dict.fromkeys(depths)}
-    others |= {f"prompt_lookup_num_tokens={lookup}": {"prompt_lookup_num_tokens": lookup}}
-    for name, more in others.items():
-        run = partial(_theirs, dense, {**options, **more})
-        arms.append(Arm(name, "transformers", run, more.get("assistant_early_exit", 0)))
+            arms.append(Arm(name, "depthsched", partial(_ours, model, plan, more), min(plan.depths)))
     return arms
+
+
+def _others(model: Any, depths: Sequence[int], lookup: int, tokens: int) -> list[Arm]:
+    """Transformers' own ways; early exit at the depths of ours."""
+    options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False}
+    ways: dict[str, dict[str, Any]] = {"full": {}}
+    ways |= {f"assistant_early_exit={depth}": {"assistant_early_exit": depth} for depth in dict.fromkeys(depths)}
+    ways |= {f"prompt_lookup_num_tokens={lookup}": {"prompt_lookup_num_tokens": lookup}}
+    return [Arm(name, "transformers", partial(_theirs, model, {**options, **more})) for name, more in ways.items()]
 
 
 def _short(label: str) -> str:
@@ -164,7 +199,7 @@ def _ours(model: Any, plan: Any, options: Mapping[str, Any], inputs: Any) -> Ans
     steps = len(run.trace.decode_depths)
     rounds = run.trace.rounds or ()
     seconds = run.prefill_seconds + run.decode_seconds
-    return Answer(run.tokens[0].tolist(), seconds, len(rounds) or steps, rounds, run.decode_seconds / max(steps, 1))
+    return Answer(run.tokens[0].tolist(), seconds, run.decode_seconds, len(rounds) or steps, rounds)
 
 
 def _theirs(model: Any, options: Mapping[str, Any], inputs: Any) -> Answer:
@@ -172,7 +207,7 @@ def _theirs(model: Any, options: Mapping[str, Any], inputs: Any) -> Answer:
         began = time.perf_counter()
         output = model.generate(**inputs, **options)
         seconds = time.perf_counter() - began
-    return Answer(output[0, inputs["input_ids"].shape[1] :].tolist(), seconds, len(passes) - 1)
+    return Answer(output[0, inputs["input_ids"].shape[1] :].tolist(), seconds, None, len(passes) - 1)
 
 
 @contextmanager
@@ -199,7 +234,8 @@ def _rows(arm: Arm, arms: Sequence[Arm], questions: Sequence[Question]) -> Itera
         ]
         mine = [answer for answer, _ in pairs]
         rounds = [one for answer in mine for one in answer.rounds]
-        worth = payoff(rounds, Interval.of([plain.step_seconds for _, plain in pairs]).median) if rounds else None
+        unit, step = _step([plain for _, plain in pairs]), _step(mine)
+        worth = payoff(rounds, unit) if unit else None
         yield {
             "arm": arm.name,
             "side": arm.side,
@@ -208,6 +244,8 @@ def _rows(arm: Arm, arms: Sequence[Arm], questions: Sequence[Question]) -> Itera
             "tokens": sum(len(answer.tokens) for answer in mine),
             "tokens_per_second": Interval.of([len(answer.tokens) / answer.seconds for answer in mine]).to_json(),
             "speedup": Interval.of([plain.seconds / answer.seconds for answer, plain in pairs]).to_json(),
+            "decode_speedup": unit / step if unit and step else None,
+            "by_own_steps": _by_own_steps(mine),
             "tokens_per_pass": sum(len(a.tokens) - 1 for a in mine) / max(sum(a.passes for a in mine), 1),
             "equal": sum(answer.tokens == plain.tokens for answer, plain in pairs) / len(pairs),
             "acceptance": worth.acceptance if worth else None,
@@ -217,6 +255,22 @@ def _rows(arm: Arm, arms: Sequence[Arm], questions: Sequence[Question]) -> Itera
             "verify_cost": worth.verify_cost if worth else None,
             "predicted": worth.predicted if worth else None,
         }
+
+
+def _step(answers: Sequence[Answer]) -> float | None:
+    """Seconds of a token after the first."""
+    if any(answer.decode_seconds is None for answer in answers):
+        return None
+    return sum(a.decode_seconds or 0.0 for a in answers) / max(sum(len(a.tokens) - 1 for a in answers), 1)
+
+
+def _by_own_steps(answers: Sequence[Answer]) -> float | None:
+    """Speed-up over each answer's own plain steps, which a machine whose speed drifts leaves alone."""
+    worths = [(payoff(one.rounds), sum(r.draft_seconds + r.verify_seconds for r in one.rounds)) for one in answers]
+    known = [(worth.measured, seconds) for worth, seconds in worths if worth]
+    if not known:
+        return None
+    return sum(measured * seconds for measured, seconds in known) / sum(seconds for _, seconds in known)
 
 
 def _predictions(arm: Arm, layers: int) -> Iterator[dict[str, Any]]:

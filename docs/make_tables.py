@@ -1,7 +1,7 @@
 """Write the generated parts of the reference: ``python docs/make_tables.py`` (``--check`` only compares).
 
-Tables of schedules and orders come from the registry, the table of families from the adapters, and the options of
-each command from the command line itself. Only what depthsched itself brings is written.
+Tables of schedules, orders and rankers come from the registry, the table of families from the adapters, and the options
+of each command from the command line itself. Only what depthsched itself brings is written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ABSENT = "–"
 def schedules_page() -> str:
     entries = ds.registry().schedules
     text = [
-        "# Schedules and orders\n",
+        "# Schedules, orders and rankers\n",
         NOTE,
         "What depthsched brings. `depthsched list` shows these and whatever the installed plug-ins add.\n",
         "## Schedules\n",
@@ -56,6 +56,19 @@ def schedules_page() -> str:
     ]
     for name, entry in ds.registry().orders.items():
         text += [f"### `{name}`\n", _doc(entry.value), _settings_table(entry.value)]
+    text += [
+        "## Rankers\n",
+        "What ranks the layers of one model in a calibration: `depthsched calibrate --order NAME`.\n",
+        _table(
+            ["name", "what it does", "paper"],
+            [
+                [f"[`{name}`](#{name}-ranker)", _code(describe(entry.value)), _paper(entry.value)]
+                for name, entry in ds.registry().rankers.items()
+            ],
+        ),
+    ]
+    for name, entry in ds.registry().rankers.items():
+        text += [f"### `{name}` (ranker)\n", _doc(entry.value), _settings_table(entry.value)]
     return "\n".join(text)
 
 

@@ -21,7 +21,7 @@ FLOW = [
     {"settings", "blocks", "native"},
     {"fingerprint"},
     {"schedule", "cost", "drafts"},
-    {"schedules", "order", "hookspecs", "profile"},
+    {"schedules", "order", "ranker", "hookspecs", "profile"},
     {"plugins"},
     {"depthplan"},
     {"planspec"},
@@ -30,7 +30,7 @@ FLOW = [
     {"runtime"},
     {"score", "conversation"},
     {"calibrate", "bench", "evaluate", "oracle"},
-    {"report", "sweep", "testing"},
+    {"report", "sweep", "testing", "rankers"},
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
@@ -47,6 +47,8 @@ NO_TORCH = {
     "drafts",
     "schedules",
     "order",
+    "ranker",
+    "rankers",
     "hookspecs",
     "profile",
     "planspec",
@@ -57,7 +59,7 @@ NO_TORCH = {
     "scaffold",
     "testing",
 }
-RUNS_A_MODEL = {"adapter_checks.py"}  # the part of the conformance kit that is called with a model
+RUNS_A_MODEL = {"adapter_checks.py", "ranker_checks.py"}  # the parts of the conformance kit that is called with a model
 HEAVY = ("torch", "transformers", "scipy", "matplotlib", "pandas", "hypothesis")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 
 from ..process import ROOT
-from . import lossless, peers, quality, speed, tasks
+from . import lossless, peers, quality, renewal, signal, speed, tasks
 
 RESULTS = ROOT / "docs" / "results"
 PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
@@ -16,10 +16,12 @@ PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
     "quality": {
         RESULTS / "quality.md": quality.tables(RESULTS / "quality"),
         RESULTS / "position.md": quality.position_tables(RESULTS / "quality"),
+        RESULTS / "renewal.md": renewal.tables(RESULTS / "quality" / "renewal.json"),
     },
     "tasks": {RESULTS / "tasks.md": {"all": lambda: tasks.tables(RESULTS / "tasks")}},
     "gpu": {RESULTS / "gpu.md": {"all": lambda: speed.tables(RESULTS / "gpu")}},
     "lossless": {RESULTS / "lossless.md": {"all": lambda: lossless.tables(RESULTS / "lossless")}},
+    "signal": {RESULTS / "signal.md": signal.tables(RESULTS / "signal")},
     "peers": {RESULTS / "peers.md": {"all": lambda: peers.tables(RESULTS / "peers")}},
 }
 

@@ -12,8 +12,12 @@ _ALL: dict[str, Cell] = {
     ">kept": lambda row: _share(row["acceptance"]),
     ">tokens a draft": lambda row: _number(row["mean_drafted"], ".1f"),
     ">tokens a pass": "{tokens_per_pass:.2f}",
-    ">predicted": lambda row: _number(row["predicted"], ".2f"),
-    ">speed-up over full depth": lambda row: _spread(row, "speedup"),
+    ">draft step": lambda row: _number(row["draft_cost"], ".2f"),
+    ">check": lambda row: _number(row["verify_cost"], ".2f"),
+    ">predicted": lambda row: _number(row["predicted"], ".3f"),
+    ">decoding": lambda row: _number(row["decode_speedup"], ".3f"),
+    ">own steps": lambda row: _number(row["by_own_steps"], ".3f") if row["arm"].endswith(", auto") else "",
+    ">whole answer": lambda row: _spread(row, "speedup"),
     ">same text": lambda row: _share(row["equal"]),
 }
 
@@ -32,10 +36,10 @@ def _one(found: Row) -> str:
     return section(
         f"{found['model']}, {found['dtype']}, {found['weights']} weights",
         f"{found['machine']}, {found['threads']} threads; {versions}. {found['questions']} questions, at most "
-        f"{found['max_new_tokens']} tokens, {found['repeats']} rounds by turns. Each side against its own plain "
-        "full depth, seconds with the prompt.",
+        f"{found['max_new_tokens']} tokens, {found['repeats']} {'round' if found['repeats'] == 1 else 'rounds'} by turns. Each side against its own plain "
+        "full depth; costs in its plain steps.",
         table(_ALL, whole),
-        "Share of drafted tokens kept, and speed-up, by category:",
+        "Share of drafted tokens kept, and speed-up (while decoding; transformers': of whole answers), by category:",
         table({"decoding": "{arm}", **_categories(found)}, _by_arm(found)),
         *_predicted(found),
     )
@@ -52,7 +56,7 @@ def _by_arm(found: Row) -> list[Row]:
         if row["arm"] != "full":
             line = arms.setdefault((row["side"], row["arm"]), {"arm": row["arm"]})
             kept = f"{_share(row['acceptance'])}, " if row["acceptance"] is not None else ""
-            line[row["category"]] = f"{kept}{row['speedup']['median']:.2f}x"
+            line[row["category"]] = f"{kept}{row['decode_speedup'] or row['speedup']['median']:.2f}x"
     return list(arms.values())
 
 

@@ -12,8 +12,9 @@ from .hookspecs import hookimpl
 from .order import LayerOrder
 from .plans import DepthPlan, plan
 from .planspec import PlanSpec
-from .plugins import parse_order, parse_schedule, registry
+from .plugins import parse_order, parse_ranker, parse_schedule, registry
 from .profile import Profile
+from .ranker import LayerRanker
 from .schedule import AdaptiveSchedule, DepthSchedule, Signals
 from .settings import setting
 
@@ -35,6 +36,7 @@ __all__ = [
     "DepthPlan",
     "DepthSchedule",
     "LayerOrder",
+    "LayerRanker",
     "ModelShape",
     "PlanSpec",
     "Profile",
@@ -46,6 +48,7 @@ __all__ = [
     "hookimpl",
     "load_model",
     "parse_order",
+    "parse_ranker",
     "parse_schedule",
     "plan",
     "registry",

@@ -9,6 +9,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from .order import LayerOrder
+    from .ranker import LayerRanker
     from .schedule import DepthSchedule
 
 PROJECT = "depthsched"
@@ -24,6 +25,14 @@ def register_schedules(register: Callable[[type[DepthSchedule]], None]) -> None:
 @hookspec
 def register_orders(register: Callable[[type[LayerOrder]], None]) -> None:
     """Offer layer orders: call ``register(MyOrder)`` once for each class."""
+
+
+@hookspec
+def register_rankers(register: Callable[[type[LayerRanker]], None]) -> None:
+    """Offer layer rankers: call ``register(MyRanker)`` once for each class.
+
+    Called by every command, so import torch inside :meth:`~depthsched.LayerRanker.rank`.
+    """
 
 
 @hookspec

@@ -21,6 +21,7 @@ from .errors import DepthschedError, PluginError, SettingsError, UnknownNameErro
 from .files import digest
 from .hookspecs import PROJECT
 from .order import LayerOrder
+from .ranker import LayerRanker
 from .schedule import DepthSchedule
 from .settings import Settings, split_spec, suggest
 from .text import one_line
@@ -30,7 +31,7 @@ HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 DISABLE = "DEPTHSCHED_DISABLE_PLUGINS"
 BUILTIN = "depthsched"
 # What depthsched itself brings: modules with hooks, as those of plug-ins. The adapters wait until one is asked for.
-MODULES = ("depthsched.schedules", "depthsched.order")
+MODULES = ("depthsched.schedules", "depthsched.order", "depthsched.rankers")
 ADAPTERS = "depthsched.adapters"
 
 
@@ -61,6 +62,7 @@ class Registry:
     origins: dict[str, Origin]
     schedules: dict[str, Entry] = field(default_factory=dict)
     orders: dict[str, Entry] = field(default_factory=dict)
+    rankers: dict[str, Entry] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def schedule(self, name: str) -> type[DepthSchedule]:
@@ -71,10 +73,16 @@ class Registry:
         found: type[LayerOrder] = self._get(self.orders, "order", name)
         return found
 
+    def ranker(self, name: str) -> type[LayerRanker]:
+        found: type[LayerRanker] = self._get(self.rankers, "ranker", name)
+        return found
+
     def _get(self, entries: dict[str, Entry], kind: str, name: str) -> Any:
         if name in entries:
             return entries[name].value
         message = f"unknown {kind} {name!r}; {suggest(name, entries)}"
+        if name in self.rankers:
+            message = f"{name!r} is a ranker and no {kind}; rank with it: depthsched calibrate --order {name}"
         if self.failures:
             message += f" (not loaded: {', '.join(self.failures)}; see depthsched doctor)"
         raise UnknownNameError(message)
@@ -124,6 +132,7 @@ def registry() -> Registry:
         _load_entry_points(result)
     result.call("register_schedules", lambda plugin: _adder(result, result.schedules, DepthSchedule, plugin))
     result.call("register_orders", lambda plugin: _adder(result, result.orders, LayerOrder, plugin))
+    result.call("register_rankers", lambda plugin: _adder(result, result.rankers, LayerRanker, plugin))
     return result
 
 
@@ -192,8 +201,9 @@ def parse_schedule(spec: str) -> DepthSchedule:
 
     A ``.py`` path runs that file: naming it is asking for it. Nothing else ever runs code.
     """
-    if ".py:" in spec or spec.strip().endswith(".py"):
-        return _from_file(spec)
+    if _names_file(spec):
+        made: DepthSchedule = _from_file(spec, DepthSchedule)
+        return made
     name, settings = split_spec(spec)
     if not name:
         raise SettingsError("the schedule is empty; give a name such as d3:alpha=0.995 (see depthsched list)")
@@ -208,24 +218,53 @@ def parse_order(spec: str) -> LayerOrder:
     return registry().order(name).from_settings(settings)
 
 
-def _from_file(spec: str) -> DepthSchedule:
+def parse_ranker(spec: str) -> LayerRanker:
+    """A ranker from ``name:key=value,...`` or, as :func:`parse_schedule`, from a file."""
+    if _names_file(spec):
+        made: LayerRanker = _from_file(spec, LayerRanker)
+        return made
+    name, settings = split_spec(spec)
+    if not name:
+        raise SettingsError("the ranker is empty; give a name such as block (see depthsched list)")
+    return registry().ranker(name).from_settings(settings)
+
+
+def split_rankers(text: str) -> tuple[str, ...]:
+    """Several specs joined by commas: ``"block,swift:steps=200,ratio=0.4"`` has two, for a setting has a ``=``."""
+    found: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, _ = part.partition("=")
+        if found and equals and ":" not in name:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return tuple(found)
+
+
+def _names_file(spec: str) -> bool:
+    return ".py:" in spec or spec.strip().endswith(".py")
+
+
+def _from_file(spec: str, base: type[Any]) -> Any:
     path_text, _, rest = spec.strip().partition(".py")
     path = Path(path_text + ".py").expanduser()
     class_name, settings = split_spec(rest.removeprefix(":"))
     module = _run_file(path)
-    found = {k: v for k, v in vars(module).items() if _is_own_schedule(v, module.__name__)}
+    found = {k: v for k, v in vars(module).items() if _is_own(v, base, module.__name__)}
     if not class_name and len(found) == 1:
         class_name = next(iter(found))
     if class_name not in found:
         have = ", ".join(found) or "none"
-        raise SettingsError(f"{path} has no schedule class {class_name!r}; it has {have}: use {path}:Class:key=value")
-    schedule: DepthSchedule = found[class_name].from_settings(settings)
-    type(schedule).name = f"{path}:{class_name}"  # its spec must lead back to the file
-    return schedule
+        raise SettingsError(
+            f"{path} has no {base.kind} class {class_name!r}; it has {have}: use {path}:Class:key=value"
+        )
+    made = found[class_name].from_settings(settings)
+    type(made).name = f"{path}:{class_name}"  # its spec must lead back to the file
+    return made
 
 
-def _is_own_schedule(value: Any, module: str) -> bool:
-    return isinstance(value, type) and issubclass(value, DepthSchedule) and value.__module__ == module
+def _is_own(value: Any, base: type, module: str) -> bool:
+    return isinstance(value, type) and issubclass(value, base) and value.__module__ == module
 
 
 def _run_file(path: Path) -> Any:

@@ -78,6 +78,9 @@ class Profile:
         Of the calibration, and of the packages that made it.
     evidence : mapping
         What the calibration measured.
+    drafting : mapping
+        What a calibration for drafts found: ``depth``, ``draft_tokens``, ``acceptance``, predicted ``speedup`` and the
+        costs that these stand on. Empty after any other.
     bridged : mapping
         Depth -> the layers whose input is bridged there.
     tensors_bytes, tensors_sha256
@@ -94,6 +97,7 @@ class Profile:
     options: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    drafting: Mapping[str, Any] = field(default_factory=dict)
     bridged: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     tensors_bytes: int = 0
     tensors_sha256: str = ""
@@ -160,6 +164,8 @@ class Profile:
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("bridged", "folder")
         }
         bridges = {str(depth): list(layers) for depth, layers in self.bridged.items()}
+        if not self.drafting:  # as in 0.1.0
+            del values["drafting"]
         tensors = {name: values.pop(name) for name in ("tensors_bytes", "tensors_sha256")}
         whole = {"format": FORMAT, **values, "model": dataclasses.asdict(self.model), "bridges": bridges, **tensors}
         return dict(json.loads(json.dumps(whole)))  # what a reader will see: lists for tuples, words for keys

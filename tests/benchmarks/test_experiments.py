@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import depthsched as ds
-from benchmarks.pages import lossless, speed
+from benchmarks.pages import lossless, renewal, speed
 from benchmarks.prompts import FIT, GSM8K, TEST
 
 from ..commands import Result
@@ -25,13 +25,15 @@ def tiny(folder: Path) -> list[object]:
 
 
 def test_memory_of_processes_of_their_own(run: Run, tiny: list[object], tmp_path: Path) -> None:
-    result = run("memory", *tiny, "--backends", "transformers,eager", "--plan", PLAN, "--batch", 2, "--tokens", 4)
+    result = run(
+        "memory", *tiny, "--backends", "transformers,eager", "--plan", PLAN, "--batch", 2, "--tokens", 4, "--lossless"
+    )
     assert result.code == 0, result.err
     found = result.json()
     assert {key: found[key] for key in ("kind", "plan", "batch", "tokens")} == {
         "kind": "memory", "plan": PLAN, "batch": 2, "tokens": 4,
     }  # fmt: skip
-    assert [row["backend"] for row in found["rows"]] == ["transformers", "eager"]
+    assert [row["backend"] for row in found["rows"]] == ["transformers", "eager", "eager, lossless"]
     first = found["rows"][0]["peak_memory_bytes"]
     assert first > 2 * 49152 * 32 * 4  # embeddings and head
     assert [row["ratio"] for row in found["rows"]] == [row["peak_memory_bytes"] / first for row in found["rows"]]
@@ -90,8 +92,11 @@ def test_lossless_by_category(run: Run, folder: Path, tmp_path: Path) -> None:
         "--repeats",
         2,
     ]
-    result = run("lossless", tmp_path / "questions", "--model", folder / "model", *words, "--max-new-tokens", 12)
+    words = [tmp_path / "questions", "--model", folder / "model", *words, "--max-new-tokens", 12]
+    words += ["--keep", tmp_path / "answers.jsonl"]
+    result = run("lossless", *words)
     assert result.code == 0, result.err
+    assert "turn 2 of 2: 2 of 2 questions" in result.err
     found = result.json()
     names = ["full", "constant:depth=6, 2", "constant:depth=6, auto"]
     assert list(dict.fromkeys(row["arm"] for row in found["rows"] if row["side"] == "depthsched")) == names
@@ -102,10 +107,16 @@ def test_lossless_by_category(run: Run, folder: Path, tmp_path: Path) -> None:
         assert row["equal"] == 1.0
         assert row["prompts"] == (4 if row["category"] == "all" else 2)
         assert 1 <= row["tokens_per_pass"] <= 17
+        assert row["decode_speedup"] is None if row["side"] == "transformers" else row["decode_speedup"] > 0
     drafts = next(row for row in found["rows"] if row["arm"] == names[1])
     assert 0 <= drafts["acceptance"] <= 1 <= drafts["mean_drafted"] <= 2
     assert {one["shape"] for one in found["predictions"]} == {"llama-2-7b", "llama-2-70b"}
     assert next(one["depth"] for one in found["predictions"] if one["shape"] == "llama-2-7b") == 24
+    with (tmp_path / "answers.jsonl").open("a") as file:
+        file.write('{"turn": 1, "ind')  # of a run that was killed while it wrote
+    assert run("lossless", *words).json()["rows"] == found["rows"]  # clocks included: nothing ran again
+    refused = run("lossless", *words, "--no-others")
+    assert (refused.code, "holds answers of other options" in refused.err) == (2, True)
     (tmp_path / "found.json").write_text(result.out)
     page = lossless.tables(tmp_path)
     assert "| constant:depth=6, 2 | depthsched |" in page
@@ -174,6 +185,29 @@ def test_every_arm_of_the_study_moves_the_bytes_of_its_constant_plan(run: Run, f
     assert 1 < constants[0]["bytes_speedup"] < constants[1]["bytes_speedup"]  # the bridges are counted
 
 
+def test_runs_that_renew_beside_schedules_of_the_same_bytes(run: Run, folder: Path, tmp_path: Path) -> None:
+    words = ["--prompts", folder / "prompts.jsonl", "--model", folder / "model", "--profile", folder / "profile"]
+    words += ["--depth", 7, "--frontier", "7", "--margins", "0.001,1", "--every", "4", "--limit", 2]
+    result = run("renewal", *words, "--max-new-tokens", 12, "--clock-prompts", 1)
+    assert result.code == 0, result.err
+    found = result.json()
+    layers = {row["arm"]: row["mean_depth"] for row in found["rows"]}
+    assert layers["confidence, margin 0.001, recompute"] <= layers["confidence, margin 1, recompute"] == LAYERS
+    assert layers["constant, verify below 1"] > LAYERS  # both passes are counted
+    assert layers["constant, renew every 4"] > 7
+    for row in found["rows"]:
+        assert row["clock"]["median"] > 0
+    checked = next(row for row in found["rows"] if row["arm"] == "constant, verify below 1")
+    assert checked["bytes_speedup"] < 1
+    assert checked["beside"] == dict.fromkeys(("constant", "d3", "linear"))  # no frontier reaches this
+    sure = next(row for row in found["rows"] if row["arm"] == "confidence, margin 1, recompute")
+    assert (sure["kl"]["mean"], sure["agreement"]["mean"]) == (pytest.approx(0, abs=1e-6), 1)
+    (tmp_path / "renewal.json").write_text(result.out)
+    tables = {name: make() for name, make in renewal.tables(tmp_path / "renewal.json").items()}
+    assert "| constant, renew every 4 |" in tables["renewed"]
+    assert "`constant:depth=7`" in tables["beside"]
+
+
 def test_prompts_to_calibrate_on_are_not_those_to_measure_on(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bbh").mkdir()
     (tmp_path / "gsm8k").mkdir()
@@ -202,6 +236,8 @@ def test_prompts_to_calibrate_on_are_not_those_to_measure_on(run: Run, tmp_path:
         (["study", "--prompts", "absent.jsonl", "--profile", "absent"], "no profile in absent"),
         (["study", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
         (["study", "--prompts", "absent.jsonl", "--profile", "P", "--depths", "x"], "--depths 'x' must be"),
+        (["renewal", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
+        (["renewal", "--prompts", "absent.jsonl", "--profile", "P", "--margins", "2"], "--margins '2' must be"),
         (["paired", "--prompts", "absent.jsonl"], "no such prompt file"),
         (["paired", "--prompts", "absent.jsonl", "--repeats", "0"], "--repeats"),
         (["prompts", "/nowhere", "out"], "holds no task"),

@@ -1,18 +1,20 @@
 """Calibration end to end on a tiny model."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 import depthsched as ds
 from depthsched.adapters import adapter_for
-from depthsched.calibrate import Options, Target, calibrate
+from depthsched.calibrate import Options, Study, Target, calibrate
 from depthsched.calibrate.corpus import Corpus
 from depthsched.calibrate.fit import fit_keep_set, fit_run
 from depthsched.errors import PlanError, ProfileError, SettingsError
+from depthsched.plugins import Entry, Origin
 from depthsched.score import Sample, score
 
 from ..tiny import LAYERS, VOCAB, make_tiny, prompt, tiny
@@ -90,6 +92,45 @@ def test_interrupted_and_resumed_gives_the_identical_profile(
     resumed = calibrate(model, "tiny", samples, tmp_path / "p", target=target, options=OPTIONS)
     for name in ("profile.json", "bridges.safetensors"):
         assert (resumed.folder / name).read_bytes() == (profile.folder / name).read_bytes()
+
+
+@dataclass(frozen=True)
+class Counted(ds.LayerRanker):
+    """Two layers and then the rest, and how often it was asked."""
+
+    name: ClassVar[str] = "counted"
+    asked: ClassVar[list[int]] = []
+
+    def rank(self, study: Study) -> list[int]:
+        self.asked.append(study.drops)
+        study.evidence["asked"] = study.remember("times", lambda: len(self.asked))
+        return [5, 2, *(layer for layer in study.droppable if layer not in (5, 2))]
+
+
+def test_any_ranker_competes_and_is_asked_once(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ds.registry().rankers, "counted", Entry(Counted, Origin("tests", "1")))
+    options = Options(min_depth=5, orders=("counted", "block"), corrections=0)
+    said: list[str] = []
+
+    def stop(text: str) -> None:
+        said.append(text)
+        if text.startswith("bridges of depth 6"):
+            raise KeyboardInterrupt
+
+    model = tiny("llama", "sdpa")
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model, "tiny", samples, tmp_path, options=options, say=stop)
+    made = calibrate(model, "tiny", samples, tmp_path, options=options)
+    assert Counted.asked == [3]
+    assert {"ranking by counted", "ranking by block"} <= set(said)
+    assert made.evidence["orders"]["counted"]["drop_order"] == [5, 2, 1]
+    assert made.evidence["asked"] == 1
+    assert made.evidence["blocks"]
+    chosen = min(made.evidence["orders"], key=lambda name: made.evidence["orders"][name]["bridged"]["kl"])
+    assert made.evidence["chosen"] == chosen
+    assert list(made.drop_order) == made.evidence["orders"][chosen]["drop_order"]
 
 
 def test_the_fit_finds_an_affine_map_exactly(tmp_path: Path) -> None:

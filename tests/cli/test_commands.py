@@ -16,7 +16,7 @@ PROMISED = [*SIX, "prefill_seconds", "decode_seconds", "backend", "schedule", "o
 def test_list_json(cli):
     rows = cli("list", "--json").json()["rows"]
     names = {(r["kind"], r["name"]) for r in rows}
-    assert names >= {("schedule", "d3"), ("order", "middle-out"), ("adapter", "llama")}
+    assert names >= {("schedule", "d3"), ("order", "middle-out"), ("ranker", "block"), ("adapter", "llama")}
     for row in rows:
         assert set(row) == {"kind", "name", "plugin", "version", "summary"}
         assert all(row.values())

@@ -41,8 +41,20 @@ def test_a_new_plugin_installs_and_passes(cli, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-def test_what_it_writes_keeps_the_house_style(cli, tmp_path):
-    folder = cli("new", "one-word", "--out", tmp_path, "--json").json()["folder"]
+@pytest.mark.slow
+def test_a_new_ranker_passes_its_own_tests(cli, tmp_path):
+    made = cli("new", "least-turned", "--kind", "ranker", "--out", tmp_path, "--json").json()
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", made["folder"]]
+    folder = tmp_path / "depthsched-least-turned"
+    done = subprocess.run(tests, env=environment(folder), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert "layer ranker least-turned" in (folder / "pyproject.toml").read_text()
+    assert "there is a ranker 'block' already" in cli("new", "block", "--kind", "ranker", "--out", tmp_path).err
+
+
+@pytest.mark.parametrize("kind", ["schedule", "ranker"])
+def test_what_it_writes_keeps_the_house_style(cli, tmp_path, kind):
+    folder = cli("new", "one-word", "--kind", kind, "--out", tmp_path, "--json").json()["folder"]
     for check in (["format", "--check"], ["check"]):
         done = subprocess.run([sys.executable, "-m", "ruff", *check, "--isolated", "--line-length=120", folder])
         assert done.returncode == 0

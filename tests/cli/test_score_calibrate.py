@@ -1,6 +1,7 @@
 """``depthsched score`` and ``depthsched calibrate``."""
 
 import json
+import shlex
 
 import pytest
 from transformers import AutoTokenizer
@@ -44,6 +45,20 @@ def test_calibrate_then_score(cli, folder):
     assert "constant:depth=6" in text
 
 
+def test_calibrate_for_drafting_prints_the_command_that_uses_it(cli, folder):
+    words = ["--model", folder / "model", "--prompts", folder / "prompts.jsonl", "-n", 12, "--min-depth", 5]
+    words += ["--for", "drafting", "--verify-cost", 1.25, "--order", "block", "--corrections", 0]
+    made = cli("calibrate", *words, "--out", folder / "d", "--json").json()
+    assert made["drafting"]["check"] == {"verify": 1.25, "row": 0.0}
+    shown = cli("calibrate", *words, "--out", folder / "d").out
+    command = next(line for line in shown.splitlines() if line.startswith("depthsched generate"))
+    schedule = f"--profile {folder / 'd'} --schedule {made['schedule']} --lossless --draft-tokens"
+    assert f"{schedule} {made['drafting']['draft_tokens']}" in command
+    run = cli(*shlex.split(command)[1:], "-n", 8, "--json").json()
+    assert run["lossless"]["drafted"] > 0
+    assert set(run["depths"]) == {8}
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -54,7 +69,14 @@ def test_calibrate_then_score(cli, folder):
         (["score"], "--prompts"),
         (["calibrate", "--prompts", "absent.jsonl", "--out", "x"], "no such prompt file"),
         (["calibrate", "--prompts", "a", "--out", "x", "--max-kl", "1", "--target-speedup", "2"], "exactly one target"),
-        (["calibrate", "--prompts", "a", "--out", "x", "--orders", "best"], "one or both of"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--orders", "best"], "unknown ranker 'best'"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--order", "block,block"], "each once"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--order", ""], "orders none: give one or more rankers"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--order", "block:size=3"], "has no setting 'size'"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--verify-cost", "1"], "add --for drafting"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--for", "drafting", "--verify-cost", "0"], "verify-cost=0"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--for", "drafting", "--max-kl", "1"], "takes no target"),
+        (["calibrate", "--prompts", "a", "--out", "x", "--for", "speed"], "drafting"),
         (["calibrate", "--prompts", "a", "--out", "x", "--corrections", "-1"], "at least 0"),
     ],
 )

@@ -77,7 +77,7 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
 
 def test_every_check_of_the_conformance_kit_is_explained() -> None:
     page = _page("plugins/conformance.md")
-    for kit in (testing.ScheduleConformance, testing.OrderConformance):
+    for kit in (testing.ScheduleConformance, testing.OrderConformance, testing.RankerConformance):
         for test in (name for name in dir(kit) if name.startswith("test_")):
             assert f"`{test.removeprefix('test_')}`" in page, f"docs/plugins/conformance.md does not explain {test}"
 

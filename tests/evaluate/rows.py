@@ -47,3 +47,67 @@ def write_data(folder):
     (folder / "bbh").mkdir()
     (folder / "bbh" / "boolean_expressions.json").write_text(json.dumps({"examples": examples}), encoding="utf-8")
     return folder
+
+
+INSTRUCTIONS = [
+    ("Name three colours and use no commas at all.", ["punctuation:no_comma"], [{}]),
+    (
+        "Say hello in lower case and use the word sun at least twice.",
+        ["change_case:english_lowercase", "keywords:frequency"],
+        [{}, {"keyword": "sun", "frequency": 2, "relation": "at least"}],
+    ),
+    (
+        "Write two bullet points about rain and end with the words all done.",
+        ["detectable_format:number_bullet_lists", "startend:end_checker"],
+        [{"num_bullets": 2}, {"end_phrase": "all done"}],
+    ),
+    (
+        "Write at least two sentences about a boat.",
+        ["length_constraints:number_sentences"],
+        [{"num_sentences": 2, "relation": "at least"}],
+    ),
+]
+PASSAGE = (
+    "The lighthouse at Vik was built in 1904 by Anna Holm. It is 21 metres high and its lamp is seen from far away."
+)
+QUESTIONS = [
+    ("When was the lighthouse built?", "1904"),
+    ("Who built the lighthouse?", "Anna Holm"),
+    ("How high is it?", "21 metres"),
+]
+PUNKT = ("sent_starters.txt", "abbrev_types.txt", "collocations.tab", "ortho_context.tab")
+
+
+def write_more(folder):
+    """The layouts of ifeval, xquad, squad_completion and mbpp, and tables of a sentence splitter that knows nothing."""
+    rows = {
+        "ifeval/some.jsonl": [
+            {"key": i, "prompt": text, "instruction_id_list": ids, "kwargs": kwargs}
+            for i, (text, ids, kwargs) in enumerate(INSTRUCTIONS)
+        ],
+        "xquad/some.jsonl": [
+            {"id": str(i), "context": PASSAGE, "question": q, "answers": {"text": [a], "answer_start": [0]}}
+            for i, (q, a) in enumerate(QUESTIONS)
+        ],
+        "squad_completion/some.jsonl": [
+            {"text": f"{PASSAGE} The lighthouse was built in", "value": " 1904 "},
+            {"text": f"{PASSAGE} It was built by", "value": "Anna Holm"},
+        ],
+        "mbpp/some.jsonl": [
+            {
+                "task_id": 1,
+                "text": "Add two numbers.",
+                "code": "def add(a, b): return a + b",
+                "test_list": ["assert 1"] * 3,
+            }
+        ],
+    }
+    for name, found in rows.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
+    splitter = folder / "nltk_data" / "tokenizers" / "punkt_tab" / "english"
+    splitter.mkdir(parents=True, exist_ok=True)
+    for name in PUNKT:
+        (splitter / name).write_text("", encoding="utf-8")
+    return folder

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -12,28 +11,14 @@ import torch
 
 from depthsched.adapters import adapter_for
 from depthsched.errors import MissingExtraError, PlanError, SettingsError
-from depthsched.evaluate.evaluation import EvalOptions, Evaluation, evaluate_cell
+from depthsched.evaluate.evaluation import Evaluation, evaluate_cell
+from depthsched.evaluate.options import EvalOptions
 from depthsched.evaluate.stops import RowStops
 from depthsched.evaluate.tasks import _manager, load_tasks, local_file
 from depthsched.planspec import PlanSpec
 
-from ..tiny import make_tiny
-
 TASK = "bbh_cot_fewshot_boolean_expressions"
 OPTIONS = {"max_new_tokens": 12, "limit": 6, "dtype": "float32"}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, smollm2):
-    """A tiny model with the vocabulary of SmolLM2."""
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    path = tmp_path_factory.mktemp("tiny")
-    _, tokenizer = smollm2
-    model = make_tiny("llama", "sdpa", vocab_size=len(tokenizer), max_position_embeddings=2048)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
 
 
 def outputs(runs):

@@ -13,6 +13,7 @@ from ..files import write_atomic
 from ..score.answers import Sample
 from ..score.scorer import batches
 from ..score.staircase import Staircase
+from ..score.streams import Streams
 
 BATCH_TOKENS = 4096
 
@@ -78,8 +79,28 @@ class Batch:
 
     def staircase(self) -> Staircase:
         """The samples with their prompts run already."""
+        return Staircase(self.adapter, self.samples, self._keys())
+
+    def streams(self, most: int) -> Iterator[Streams]:
+        """The same for drafts, as many samples at once as have ``most`` positions with padding; one at least."""
+        keys = self._keys()
+        prompt, steps = keys[0][0].shape[2], max(self.counts)
+        size = max(most // (prompt + steps), 1)
+        for begin in range(0, len(self.samples), size):
+            end = begin + size
+            yield Streams(self.adapter, self.samples[begin:end], self._same_prompts(keys, begin, end))
+
+    def _keys(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """K and V of the prompts, a pair for each layer."""
         keys = torch.from_numpy(np.load(self.folder / "keys.npy")).to(self.adapter.device, self.adapter.dtype)
-        return Staircase(self.adapter, self.samples, [(pair[0], pair[1]) for pair in keys])
+        return [(pair[0], pair[1]) for pair in keys]
+
+    def _same_prompts(
+        self, keys: Sequence[tuple[torch.Tensor, torch.Tensor]], begin: int, end: int
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Those of some samples, without the padding that only longer prompts of the batch needed."""
+        longest = max(len(sample.prompt) for sample in self.samples[begin:end])
+        return [(k[begin:end, :, -longest:], v[begin:end, :, -longest:]) for k, v in keys]
 
     def advance(self, states: torch.Tensor, first: int, end: int, keep: Sequence[int]) -> torch.Tensor:
         """States that enter layer ``first``, taken through the kept layers below ``end``."""

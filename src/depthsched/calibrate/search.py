@@ -5,32 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..adapters import adapter_for
-from ..bridge import Bridge
 from ..errors import PlanError, SettingsError
 from ..files import digest
-from ..order import keep_layers
-from ..plans import DepthPlan
+from ..plugins import parse_ranker
 from ..profile import ModelIdentity, Profile
+from ..ranker import LayerRanker
 from ..score.answers import Sample
-from .corpus import Corpus
-from .fit import correction_sites, fit_keep_set
-from .judge import Quality, judge_constant, judge_plan
-from .rank import choose_block, grow_block, rank_greedily
+from .acceptance import CheckCost
+from .candidates import Say, Search
+from .drafting import search_drafts
 from .solve import Frontier, Target, check_family, save_frontier
+from .study import Study
 from .units import Units
 
 ORDERS = ("block", "ranked")
-SCOUTS = 6
 MOST_HELD_OUT = 24  # enough to tell orders apart; every further prompt serves the fits better
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,13 +37,14 @@ class Options:
     min_depth : int or None
         Lowest depth to make bridges for; ``None``: half of the layers.
     orders : tuple of str
-        Kinds of order to try: ``block`` (one growing block), ``ranked`` (one layer after another).
+        Rankers to try, each a spec such as ``block`` (one growing block), ``ranked`` (one layer after another) or one
+        of a plug-in.
     corrections : int
         A correction in front of every so many kept layers above the skipped ones; 0: none.
     held_out : float
         Share of the prompts that judge, and that no bridge is fitted on; at most 24 prompts.
     seed : int
-        Draws which prompts judge.
+        Draws which prompts judge, and whatever a ranker draws.
     """
 
     min_depth: int | None = None
@@ -58,12 +54,18 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.orders or set(self.orders) - set(ORDERS):
-            raise SettingsError(f"orders {', '.join(self.orders) or 'none'}: give one or both of {', '.join(ORDERS)}")
+        if len(self.rankers) != len(self.orders) or not self.orders:
+            given = ", ".join(self.orders) or "none"
+            raise SettingsError(f"orders {given}: give one or more rankers, each once, such as {', '.join(ORDERS)}")
         if self.corrections < 0:
             raise SettingsError(f"corrections={self.corrections} must be at least 0")
         if not 0 < self.held_out < 1:
             raise SettingsError(f"held_out={self.held_out} must be in (0, 1)")
+
+    @property
+    def rankers(self) -> dict[str, LayerRanker]:
+        """The rankers to try, by their specs."""
+        return {ranker.spec(): ranker for ranker in map(parse_ranker, self.orders)}
 
     def drops(self, layers: int) -> int:
         """Layers to drop at the lowest depth; the first and the last layer always run."""
@@ -81,6 +83,7 @@ def calibrate(
     *,
     target: Target | None = None,
     family: str = "constant",
+    check: CheckCost | None = None,
     options: Options | None = None,
     versions: dict[str, str] | None = None,
     say: Say = lambda text: None,
@@ -104,6 +107,9 @@ def calibrate(
         What the schedule must meet; left out, the profile has no schedule.
     family : str
         The schedules to search for a target: ``constant``, ``d3``, ``linear`` or ``step``.
+    check : CheckCost, optional
+        What checking drafts costs. Given, order, bridges and depth are chosen for lossless runs: see
+        :func:`~depthsched.calibrate.drafting.search_drafts`. Left out, for skipping.
     options : Options, optional
     versions : mapping, optional
         Recorded in the profile.
@@ -113,7 +119,8 @@ def calibrate(
     Raises
     ------
     PlanError, SettingsError
-        Too few samples, options that do not fit the model, a family without a target, or no schedule meets the target.
+        Too few samples, options that do not fit the model, a family without a target, no schedule meets the target, or
+        a target for drafts.
     """
     options = options or Options()
     adapter = adapter_for(model)
@@ -123,6 +130,8 @@ def calibrate(
     drops = options.drops(adapter.num_layers)
     if target is None and family != "constant":
         raise SettingsError(f"schedule family {family!r} serves a target; give max KL, min agreement or a speed-up too")
+    if target is not None and check is not None:
+        raise SettingsError("drafts lose no quality, so that a target says nothing about them; leave it out")
     horizon = max(len(sample.completion) for sample in usable)
     check_family(family, adapter.num_layers, drops, horizon)
 
@@ -133,21 +142,24 @@ def calibrate(
     units = Units(folder / ".work", {"model": dataclasses.asdict(identity), "data": data, "options": given})
 
     held, fitted = split(usable, options)
-    say(f"full depth on {len(held)} held-out prompts")
-    judges = Corpus(adapter, held, units.folder / "held"), Corpus(adapter, _halves(held), units.folder / "scout")
-    say(f"full depth on {len(fitted)} prompts to fit on")
-    search = _Search(*judges, Corpus(adapter, fitted, units.folder / "fit"), units, say)
-    drop_order, evidence = search.order(options.orders, drops)
-    bridges, curve = search.bridges(drop_order, options.corrections)
+    say(f"full depth on {len(held)} held-out prompts and {len(fitted)} to fit on")
+    search = Search(Study.of(adapter, fitted, held, units, drops, options.seed), say)
     profile = Profile(
         model=identity,
-        drop_order=tuple(drop_order),
-        data={"sha256": data, "prompts": len(usable), "fit_tokens": search.fitted.tokens},
+        drop_order=(),
+        data={"sha256": data, "prompts": len(usable), "fit_tokens": search.study.fitted.tokens},
         seed=options.seed,
         options=given,
         versions=versions or {},
-        evidence={**evidence, "constant": curve},
-    ).save(folder, bridges)
+    )
+    if check is not None:
+        found = search_drafts(search, options.rankers, options.corrections, adapter.shape(), check)
+        profile = profile.replace(**found.fields()).save(folder, found.bridges)
+    else:
+        drop_order, evidence = search.order(options.rankers)
+        bridges, curve = search.bridges(drop_order, options.corrections)
+        evidence = {**evidence, "constant": curve}
+        profile = profile.replace(drop_order=tuple(drop_order), evidence=evidence).save(folder, bridges)
     if target is not None:
         prompt = round(sum(len(sample.prompt) for sample in usable) / len(usable))
         frontier = Frontier(family, profile, adapter.shape(), horizon, prompt, search.measure)
@@ -169,90 +181,9 @@ def _with_schedule(profile: Profile, frontier: Frontier, target: Target) -> Prof
     return profile.replace(schedule=chosen.schedule, evidence=evidence).save(profile.folder)
 
 
-@dataclass(frozen=True)
-class _Search:
-    """The parts of one calibration, each made of units that are done once.
-
-    Attributes
-    ----------
-    held : Corpus
-        Judges.
-    scout : Corpus
-        A small one for the many trials of the greedy ranking: a few prompts, the first half of their answers.
-    fitted : Corpus
-        Bridges are fitted on it.
-    """
-
-    held: Corpus
-    scout: Corpus
-    fitted: Corpus
-    units: Units
-    say: Say
-
-    @property
-    def layers(self) -> int:
-        return self.held.adapter.num_layers
-
-    def order(self, kinds: Sequence[str], drops: int) -> tuple[list[int], dict[str, Any]]:
-        """The better order at a third of the layers dropped, both bridged, and what was found."""
-        size = max(min(self.layers // 3, drops), 1)
-        evidence: dict[str, Any] = {"judged_at_depth": self.layers - size, "orders": {}}
-        candidates: dict[str, list[int]] = {}
-        if "block" in kinds:
-            self.say("choosing a block")
-            start, evidence["blocks"] = choose_block(self.fitted, self.held, size, self.units)
-            candidates["block"] = grow_block(start, drops, self.layers)
-        if "ranked" in kinds:
-            self.say("ranking layer by layer")
-            candidates["ranked"] = rank_greedily(self.scout, drops, self.units)
-        for name, order in candidates.items():
-            keep = keep_layers(order, self.layers - size, self.layers)
-            plain = self._quality(f"plain-{name}", partial(judge_constant, self.held, keep))
-            found, _ = self._fit(f"fit-{name}", keep, corrections=0)
-            bridged = self._quality(f"bridged-{name}", partial(judge_constant, self.held, keep, found))
-            evidence["orders"][name] = {"drop_order": order, "plain": plain._asdict(), "bridged": bridged._asdict()}
-        chosen = min(candidates, key=lambda name: (evidence["orders"][name]["bridged"]["kl"], name))
-        return candidates[chosen], {**evidence, "chosen": chosen}
-
-    def bridges(
-        self, drop_order: Sequence[int], corrections: int
-    ) -> tuple[dict[int, dict[int, Bridge]], list[dict[str, Any]]]:
-        """Bridges of every depth that the order reaches, and what each depth costs on held-out prompts."""
-        found: dict[int, dict[int, Bridge]] = {}
-        curve = []
-        for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):
-            keep = keep_layers(drop_order, depth, self.layers)
-            self.say(f"bridges of depth {depth}")
-            found[depth], about = self._fit(f"depth-{depth}", keep, corrections)
-            quality = self._quality(f"kl-{depth}", partial(judge_constant, self.held, keep, found[depth]))
-            curve.append({"depth": depth, **quality._asdict(), "fits": about})
-        return found, curve
-
-    def measure(self, plan: DepthPlan) -> Quality:
-        """What a plan costs on held-out prompts."""
-        self.say(f"measuring {plan.schedule}")
-        return self._quality(f"plan-{plan.digest}", partial(judge_plan, self.held, plan))
-
-    def _quality(self, name: str, compute: Callable[[], Quality]) -> Quality:
-        return Quality(*self.units.value(name, compute))
-
-    def _fit(self, name: str, keep: Sequence[int], corrections: int) -> tuple[dict[int, Bridge], Any]:
-        def compute() -> tuple[dict[int, Bridge], Any]:
-            fits = fit_keep_set(self.fitted, keep, correction_sites(keep, self.layers, corrections))
-            about = [{"layer": i, "ridge": fit.ridge, "unexplained": fit.unexplained} for i, fit in fits.items()]
-            return {layer: fit.bridge for layer, fit in fits.items()}, about
-
-        return self.units.bridges(name, compute)
-
-
 def split(samples: Sequence[Sample], options: Options) -> tuple[list[Sample], list[Sample]]:
     """Held-out samples and samples to fit on, each in an order of its own."""
     shuffled = sorted(samples, key=lambda s: (s.prompt, s.completion))
     random.Random(options.seed).shuffle(shuffled)
     count = min(max(round(options.held_out * len(shuffled)), 2), len(shuffled) - 2, MOST_HELD_OUT)
     return sorted(shuffled[:count], key=lambda s: (len(s.prompt), s.prompt)), shuffled[count:]
-
-
-def _halves(samples: Sequence[Sample]) -> list[Sample]:
-    some = samples[:: max(len(samples) // SCOUTS, 1)][:SCOUTS]
-    return [Sample(s.prompt, s.completion[: max(len(s.completion) // 2, 2)]) for s in some]

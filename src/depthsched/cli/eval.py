@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..environment import versions
+from ..errors import SettingsError
 from ..files import writable_folder, write_json
 from ..planspec import PlanSpec
+from .eval_pool import margin_of, print_pooled
 from .output import (
     DeviceOption,
     DtypeOption,
@@ -35,8 +39,12 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..evaluate.evaluation import Evaluation
+    from ..evaluate.evaluation import Evaluation, Progress
+    from ..evaluate.pooling import Pooled
+    from ..evaluate.pools import Pool
     from ..evaluate.results import EvalRow
+
+FULL = "full"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,7 +55,9 @@ def evaluate(
     tasks: Annotated[str, typer.Option("--tasks", help="lm-eval tasks that generate, separated by commas; * matches.")],
     plans: PlansOption = "full",
     limit: Annotated[int | None, typer.Option("--limit", help="Only so many items of each task.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder with gsm8k/ and bbh/, in place of a hub.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder with a folder for each task, in place of a hub.")
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", "-n", help="In place of each task's own maximum.")
     ] = None,
@@ -59,6 +69,17 @@ def evaluate(
     skipped_kv: SkippedKvOption = "auto",
     verify_below: VerifyOption = None,
     renew: RenewOption = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="Decide over tasks together: all, or TASK[/METRIC][=WEIGHT],...")
+    ] = None,
+    margin: Annotated[float | None, typer.Option("--margin", help="Points within which a plan must be; 1.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="decided: draw items until the pool is decided, and no more.")
+    ] = None,
+    needle_tokens: Annotated[int, typer.Option("--needle-tokens", help="Length of the texts of niah_single_1.")] = 1024,
+    unsafe_code: Annotated[
+        bool, typer.Option("--confirm-run-unsafe-code", help="Allow tasks that execute what the model wrote.")
+    ] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Keep samples and results here; what is there is not run again.")
@@ -71,27 +92,43 @@ def evaluate(
     """Task scores under plans, paired item by item with full depth. Needs the extra eval (lm-eval)."""
     specs = besides_full(plans, order, profile)  # before the model, so that a typo costs no loading
     refuse_rules(skipped_kv, verify_below, renew_of(renew))
+    allowed = margin_of(pool, until, margin)
+    if (pool or until) and not specs:
+        raise SettingsError("--pool and --until compare plans with full depth; give one with --plans")
     _quiet()
-    from ..evaluate.evaluation import EvalOptions, Evaluation
+    from ..evaluate.evaluation import Evaluation
+    from ..evaluate.options import EvalOptions
+    from ..evaluate.pools import Pool
 
     options: dict[str, Any] = {
         "data": str(data) if data else None, "limit": limit, "max_new_tokens": max_new_tokens,
         "dtype": dtype, "device": device, "weights": weights, "backend": backend, "batch": batch, "chat": chat,
         "skipped_kv": skipped_kv, "verify_below": verify_below, "renew": renew_of(renew),
+        "needle_tokens": needle_tokens, "unsafe_code": unsafe_code,
     }  # fmt: skip
     names = tuple(t.strip() for t in tasks.split(",") if t.strip())
     evaluation = Evaluation(EvalOptions(model=model, tasks=names, **options), out)
+    asked_pool = Pool.parse(pool or "all", evaluation.tasks) if pool or until else None
     if out is not None:
         writable_folder(out, "give another --out")  # before the work
-    specs = [PlanSpec.parse("full"), *specs]
-    rows = _run(evaluation, specs)
-    for label, found in {row.plan: row.notes for row in rows}.items():
-        say_notes(label, found)
+    found: list[tuple[str, Pooled]] = []
+    with _bar() as progress:
+        if asked_pool and until:
+            rows = _until(evaluation, specs, asked_pool, allowed, found, progress)
+        else:
+            rows = _fixed(evaluation, specs, asked_pool, allowed, found, progress)
+    for label, changes in {row.plan: row.notes for row in rows}.items():
+        say_notes(label, changes)
     options |= {"profile": profile, "order": order}
-    labels = ";".join(spec.label for spec in specs)
+    labels = ";".join([FULL, *(spec.label for spec in specs)])
     asked = {"tasks": tasks, "plans": labels, "model": model, **options, "data": "DATA" if data else None}
+    asked |= {"pool": pool, "margin": margin, "until": until, "unsafe_code": None}
+    asked |= {"confirm_run_unsafe_code": unsafe_code, "needle_tokens": None if needle_tokens == 1024 else needle_tokens}
     result: dict[str, Any] = {
         "rows": [row.to_json() for row in rows],
+        "pooled": [{"plan": label, "metrics": asked_pool.metrics, **one.to_json()} for label, one in found]
+        if asked_pool
+        else [],
         "context": {"model": model, "command": command_line("eval", asked), **options},
         "versions": versions(),
     }
@@ -101,6 +138,8 @@ def evaluate(
         print_json(result)
     else:
         _print(rows)
+        if asked_pool:
+            print_pooled(found, asked_pool)
 
 
 def _quiet() -> None:
@@ -111,19 +150,55 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _run(evaluation: Evaluation, specs: list[PlanSpec]) -> list[EvalRow]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich import progress as shown
 
-    rows: list[EvalRow] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=notes(), transient=True) as bar:
-        shown = bar.add_task("loading", total=None)
+    columns = (shown.TextColumn("{task.description}"), shown.BarColumn(), shown.MofNCompleteColumn())
+    with shown.Progress(*columns, shown.TimeRemainingColumn(), console=notes(), transient=True) as bar:
+        line = bar.add_task("loading", total=None)
 
         def progress(what: str, done: int, of: int) -> None:
-            bar.update(shown, description=what, completed=done, total=of)
+            bar.update(line, description=what, completed=done, total=of)
 
-        for spec in specs:
-            rows += evaluation.rows(evaluation.run(spec, progress), progress)
+        yield progress
+
+
+def _fixed(
+    evaluation: Evaluation,
+    specs: list[PlanSpec],
+    pool: Pool | None,
+    margin: float,
+    found: list[tuple[str, Pooled]],
+    progress: Progress,
+) -> list[EvalRow]:
+    """All items of all tasks, full depth first."""
+    fulls = evaluation.run(FULL, progress)
+    rows = evaluation.rows(fulls, progress)
+    for spec in specs:
+        runs = evaluation.run(spec, progress)
+        rows += evaluation.rows(runs, progress)
+        if pool is not None:
+            found.append((spec.label, pool.decide(runs, fulls, margin)))
+    return rows
+
+
+def _until(
+    evaluation: Evaluation,
+    specs: list[PlanSpec],
+    pool: Pool,
+    margin: float,
+    found: list[tuple[str, Pooled]],
+    progress: Progress,
+) -> list[EvalRow]:
+    """Of every plan as many items as it takes."""
+    from ..evaluate.pools import until_decided
+
+    rows: list[EvalRow] = []
+    for spec in specs:
+        one, runs = until_decided(evaluation, spec, pool, margin, progress)
+        found.append((spec.label, one))
+        rows += evaluation.rows(runs, progress)
     return rows
 
 

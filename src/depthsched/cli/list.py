@@ -16,12 +16,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_names(json: JsonOption = False) -> None:
-    """Schedules, orders and adapters, and which plug-in each came from."""
+    """Schedules, orders, rankers and adapters, and which plug-in each came from."""
     registry = plugins.registry()
     adapters = plugins.adapter_classes()
     rows = [
         _row(kind, name, entry)
-        for kind, entries in (("schedule", registry.schedules), ("order", registry.orders), ("adapter", adapters))
+        for kind, entries in (
+            ("schedule", registry.schedules),
+            ("order", registry.orders),
+            ("ranker", registry.rankers),
+            ("adapter", adapters),
+        )
         for name, entry in entries.items()
     ]
     failures = [{"plugin": name, "error": text} for name, text in registry.failures.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,19 +11,27 @@ import typer
 from .output import JsonOption, console, print_json
 
 
+class Kind(StrEnum):
+    """What a plug-in can begin with."""
+
+    schedule = "schedule"
+    ranker = "ranker"
+
+
 def add_to(app: typer.Typer) -> None:
     app.command("new")(new)
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the schedule, such as half-life.")],
+    name: Annotated[str, typer.Argument(help="Name of the schedule or ranker, such as half-life.")],
     out: Annotated[Path, typer.Option("--out", help="Where the folder depthsched-NAME is made.")] = Path(),
+    kind: Annotated[Kind, typer.Option("--kind", help="schedule or ranker.")] = Kind.schedule,
     json: JsonOption = False,
 ) -> None:
-    """Start a plug-in: a folder that pip installs, with one schedule, its entry point and its test."""
+    """Start a plug-in: a folder that pip installs, with one schedule or ranker, its entry point and its test."""
     from ..scaffold import new_plugin
 
-    files = new_plugin(name, out)
+    files = new_plugin(name, out, kind.value)
     if json:
         print_json({"name": name, "folder": str(files[0].parent), "files": [str(path) for path in files]})
         return

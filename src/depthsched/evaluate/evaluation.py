@@ -4,89 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SettingsError
-from ..files import digest, json_digest, write_json
+from ..files import json_digest, write_json
 from ..planspec import PlanSpec
 from .extra import need_lm_eval
+from .options import EvalOptions
 from .results import EvalRow, Item, TaskRun, compare_runs
-from .tasks import load_tasks, local_file
+from .tasks import load_tasks
 
 FULL = "full"
 Progress = Callable[[str, int, int], None]
 """Called with what runs, items done and items in all."""
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """What decides the answers of an evaluation, but for the plan; the key of what is kept.
-
-    Attributes
-    ----------
-    model, dtype, device, weights : str
-        As for :func:`depthsched.load_model`.
-    tasks : tuple of str
-        Names of lm-eval, or patterns with ``*``.
-    data : str or None
-        Folder with local files in place of the hub.
-    limit : int or None
-        Items of each task, the first ones.
-    max_new_tokens : int or None
-        In place of each task's own maximum; also the horizon of the plans.
-    backend : str
-    batch : int
-        Rows decoded together.
-    chat : bool
-        Put prompts into the model's chat template; lm-eval's default is not to.
-    skipped_kv, verify_below, renew
-        As for :func:`depthsched.generate`; full depth runs without them. Where tokens decide when the cache is renewed,
-        rows are decoded one at a time.
-
-    Raises
-    ------
-    SettingsError
-    """
-
-    model: str = "smollm2"
-    tasks: tuple[str, ...] = ()
-    data: str | None = None
-    limit: int | None = None
-    max_new_tokens: int | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    weights: str = "auto"
-    backend: str = "auto"
-    batch: int = 32
-    chat: bool = False
-    skipped_kv: str = "auto"
-    verify_below: float | None = None
-    renew: int | str | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise SettingsError(f"limit {self.limit} must be at least 1")
-        if self.max_new_tokens is not None and self.max_new_tokens < 2:
-            raise SettingsError(f"max_new_tokens {self.max_new_tokens} must be at least 2: the first is the prefill's")
-        if self.batch < 1:
-            raise SettingsError(f"batch {self.batch} must be at least 1")
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        """What becomes of K and V of skipped layers."""
-        return {"skipped_kv": self.skipped_kv, "verify_below": self.verify_below, "renew": self.renew}
-
-    def key(self, task: str, plan: PlanSpec) -> dict[str, Any]:
-        """What decides the answers to one task under one plan: files by what they hold, not by where they lie."""
-        plain = {"skipped_kv": "auto", "verify_below": None, "renew": None}
-        rules = {} if plan.is_full else self.rules
-        kept = {k: v for k, v in asdict(self).items() if k not in ("tasks", "device", *plain)}
-        kept |= {k: v for k, v in rules.items() if v != plain[k]}  # what was kept without rules keeps its key
-        data = None if self.data is None else digest(local_file(task, Path(self.data)).read_bytes())
-        return {**kept, "task": task, "plan": plan.key, "data": data}
 
 
 class Evaluation:
@@ -96,8 +27,8 @@ class Evaluation:
     ----------
     options : EvalOptions
     out : path, optional
-        Folder in which each task under each plan is kept as one file as soon as it is done. What is there already,
-        with the same key, is read and not run again.
+        Folder in which each task under each plan is kept as one file as soon as it is done. Items that are there
+        already, with the same key, are read and not run again.
 
     Raises
     ------
@@ -107,56 +38,82 @@ class Evaluation:
     def __init__(self, options: EvalOptions, out: str | Path | None = None) -> None:
         need_lm_eval()
         self.options = options
-        self.tasks = load_tasks(options.tasks, options.data, options.max_new_tokens)
-        self.out = Path(out) if out is not None else None
         self._load = functools.cache(lambda: _load(options.model, options.dtype, options.device, options.weights))
-        self._full: dict[str, TaskRun] = {}
+        self.tasks = load_tasks(
+            options.tasks,
+            options.data,
+            options.max_new_tokens,
+            tokenizer=lambda: self._load()[1],
+            needle_tokens=options.needle_tokens,
+            unsafe_code=options.unsafe_code,
+        )
+        self.out = Path(out) if out is not None else None
+        self._runs: dict[str, TaskRun] = {}
 
-    def run(self, plan: str | PlanSpec, progress: Progress | None = None) -> list[TaskRun]:
-        """Every task under a plan.
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Items of each task that may be run."""
+        counts = {name: len(task.eval_docs) for name, task in self.tasks.items()}
+        return {name: min(self.options.limit or count, count) for name, count in counts.items()}
+
+    def run(
+        self,
+        plan: str | PlanSpec,
+        progress: Progress | None = None,
+        items: Mapping[str, Sequence[int]] | None = None,
+    ) -> list[TaskRun]:
+        """Tasks under a plan.
+
+        Parameters
+        ----------
+        plan : str or PlanSpec
+        progress : callable, optional
+        items : mapping, optional
+            Of each task to be run, the items by index; all items of all tasks where left out.
 
         Raises
         ------
         SettingsError, PlanError, ProfileError
         """
         spec = PlanSpec.parse(plan)
-        runs = [self._kept(name, spec, progress) for name in self.tasks]
-        if spec.label == FULL:
-            self._full = {run.task: run for run in runs}
-        return runs
+        wanted = {name: range(size) for name, size in self.sizes.items()} if items is None else items
+        return [self._kept(name, spec, sorted(ids), progress) for name, ids in wanted.items()]
 
     def rows(self, runs: Sequence[TaskRun], progress: Progress | None = None) -> list[EvalRow]:
-        """Runs of one plan against full depth, which is run first if it was not yet."""
-        if not self._full:
-            self.run(FULL, progress)
-        return [row for run in runs for row in compare_runs(run, self._full[run.task])]
+        """Runs of one plan against full depth on the same items, which is run where it was not yet."""
+        fulls = self.run(FULL, progress, {run.task: [item.doc_id for item in run.samples] for run in runs})
+        return [row for run, full in zip(runs, fulls, strict=True) for row in compare_runs(run, full)]
 
-    def _kept(self, task: str, plan: PlanSpec, progress: Progress | None) -> TaskRun:
-        """One task under one plan, from its file if it is there."""
-        if self.out is None:
-            return self._run(task, plan, progress)
+    def _kept(self, task: str, plan: PlanSpec, ids: Sequence[int], progress: Progress | None) -> TaskRun:
+        """Some items of one task under one plan, from where they are kept, and run and kept where they are not."""
         key = self.options.key(task, plan)
-        path = self.out / "samples" / f"{task}-{json_digest(key, 12)}.json"
-        if path.is_file():
-            return TaskRun.from_json(json.loads(path.read_text(encoding="utf-8")))
-        run = self._run(task, plan, progress)
-        write_json(path, {"settings": key, **run.to_json()})
-        return run
+        name = f"{task}-{json_digest(key, 12)}.json"
+        path = self.out / "samples" / name if self.out is not None else None
+        if name not in self._runs and path is not None and path.is_file():
+            self._runs[name] = TaskRun.from_json(json.loads(path.read_text(encoding="utf-8")))
+        known = self._runs.get(name)
+        done = {item.doc_id for item in known.samples} if known else set()
+        missing = [i for i in ids if i not in done]
+        if missing or known is None:
+            fresh = self._run(task, plan, missing, progress)
+            known = self._runs[name] = known.joined(fresh) if known else fresh
+            if path is not None:
+                write_json(path, {"settings": key, **known.to_json()})
+        return known.only(ids)
 
-    def _run(self, name: str, plan: PlanSpec, progress: Progress | None) -> TaskRun:
+    def _run(self, name: str, plan: PlanSpec, ids: Sequence[int], progress: Progress | None) -> TaskRun:
         from lm_eval.evaluator import evaluate
 
         from .lm import DepthLM
 
         model, tokenizer, store = self._load()
-        task, done = self.tasks[name], 0
-        total = min(self.options.limit or len(task.eval_docs), len(task.eval_docs))
+        done = 0
 
         def advance(count: int) -> None:
             nonlocal done
             done += count
             if progress is not None:
-                progress(f"{name}, {plan.label}", done, total)
+                progress(f"{name}, {plan.label}", done, len(ids))
 
         lm = DepthLM(
             pretrained=model,
@@ -170,10 +127,11 @@ class Evaluation:
         )
         found = evaluate(
             lm,
-            {"tasks": {name: task}, "groups": {}, "group_map": {}},
-            limit=self.options.limit,
+            {"tasks": {name: self.tasks[name]}, "groups": {}, "group_map": {}},
+            samples={name: list(ids)},
             bootstrap_iters=0,
             apply_chat_template=self.options.chat,
+            confirm_run_unsafe_code=self.options.unsafe_code,
         )
         shared, samples = _samples(found["samples"][name], lm)
         return TaskRun(name, plan.label, shared, lm.adapter.num_layers, samples, tuple(lm.notes))
@@ -216,14 +174,13 @@ def _load(model: str, dtype: str, device: str, weights: str) -> tuple[Any, Any, 
 
 def _samples(logged: Sequence[dict[str, Any]], lm: Any) -> tuple[str, tuple[Item, ...]]:
     """lm-eval logs a sample once for each filter; here it is one, with a score for each metric and filter."""
-    from .prefixes import common_length
+    from .prefixes import common_text
 
     by_item: dict[int, list[dict[str, Any]]] = {}
     for entry in logged:
         by_item.setdefault(entry["doc_id"], []).append(entry)
     prompts = {item: entries[0]["arguments"][0][0] for item, entries in by_item.items()}
-    first = next(iter(prompts.values()))
-    shared = first[: first.rfind("\n", 0, common_length(list(prompts.values()))) + 1]
+    shared = common_text(list(prompts.values()))
     samples = []
     for item, entries in sorted(by_item.items()):
         record = lm.records[prompts[item]]
@@ -233,7 +190,7 @@ def _samples(logged: Sequence[dict[str, Any]], lm: Any) -> tuple[str, tuple[Item
                 prompt=prompts[item][len(shared) :],
                 output=entries[0]["resps"][0][0],
                 target=str(entries[0]["target"]),
-                scores={f"{m},{e['filter']}": float(e[m]) for e in entries for m in e["metrics"]},
+                scores={f"{m},{e['filter']}": _score(e[m]) for e in entries for m in e["metrics"]},
                 depths=record.depths,
                 seconds=record.seconds,
                 bytes_full=record.bytes_full,
@@ -241,3 +198,8 @@ def _samples(logged: Sequence[dict[str, Any]], lm: Any) -> tuple[str, tuple[Item
             )
         )
     return shared, tuple(samples)
+
+
+def _score(value: Any) -> float:
+    """A number as it is; of several verdicts on one item, as for each instruction of ifeval, their share."""
+    return sum(map(float, value)) / len(value) if isinstance(value, (list, tuple)) else float(value)

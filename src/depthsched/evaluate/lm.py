@@ -122,7 +122,8 @@ class DepthLM(HFLM):  # type: ignore[misc]
             some = [requests[i] for i in members]
             rows = [tuple(self.tok_encode(request.args[0])) for request in some]
             shared = common_length(rows)
-            self._prefix = rows[0][:shared] if self.store.shares and shared >= WORTH_SHARING else ()
+            prefix = self.store.known(rows, shared) or rows[0][:shared]
+            self._prefix = prefix if self.store.shares and len(prefix) >= WORTH_SHARING else ()
             for i, text in zip(members, super().generate_until(some, disable_tqdm=True), strict=True):
                 outputs[i] = text
         return outputs

@@ -28,6 +28,12 @@ def common_length(rows: Sequence[Any]) -> int:
     return next((i for i in range(length) if first[i] != last[i]), length)
 
 
+def common_text(texts: Sequence[str]) -> str:
+    """The whole lines that all texts begin with, such as the few-shot examples of a task."""
+    first = texts[0]
+    return first[: first.rfind("\n", 0, common_length(texts)) + 1]
+
+
 class PromptStore:
     """K and V of prompts, without their last token, kept for the next plan.
 
@@ -79,6 +85,18 @@ class PromptStore:
             cache.update(*(_left_padded(*parts, mask[:, :-1]) for parts in zip(shared, mine, strict=True)), i)
         cache.scratch = True  # nobody reads it after the run
         return cache
+
+    def known(self, rows: Sequence[tuple[int, ...]], shared: int) -> tuple[int, ...]:
+        """The longest prefix computed before that all rows begin with, if it is most of what they share.
+
+        Few items of a task share more by chance than all of them do; their few-shot examples are not computed again.
+        """
+        fits = [
+            prefix
+            for prefix in self._prefixes
+            if 2 * len(prefix) > shared and all(len(r) > len(prefix) and r[: len(prefix)] == prefix for r in rows)
+        ]
+        return max(fits, key=len, default=())
 
     def _prefix(self, prefix: tuple[int, ...]) -> list[KV]:
         if prefix not in self._prefixes:

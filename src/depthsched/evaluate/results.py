@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .statistics import Paired, paired
@@ -83,6 +83,21 @@ class TaskRun:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "samples": [s.to_json() for s in self.samples]}
 
+    def joined(self, other: TaskRun) -> TaskRun:
+        """With the items of another run of the same task and plan, which take the place of those that both have."""
+        from .prefixes import common_text
+
+        whole = {i.doc_id: replace(i, prompt=run.shared + i.prompt) for run in (self, other) for i in run.samples}
+        shared = common_text([item.prompt for item in whole.values()])
+        samples = [replace(whole[i], prompt=whole[i].prompt[len(shared) :]) for i in sorted(whole)]
+        notes = tuple(dict.fromkeys([*self.notes, *other.notes]))
+        return replace(self, shared=shared, samples=tuple(samples), notes=notes)
+
+    def only(self, items: Sequence[int]) -> TaskRun:
+        """Some of its items, by index."""
+        wanted = frozenset(items)
+        return replace(self, samples=tuple(item for item in self.samples if item.doc_id in wanted))
+
     @property
     def metrics(self) -> list[str]:
         return list(self.samples[0].scores)
@@ -153,7 +168,7 @@ def compare_runs(run: TaskRun, full: TaskRun) -> list[EvalRow]:
     ValueError
         The two runs are not of the same items.
     """
-    ours, theirs = _by_item(run.samples), _by_item(full.samples)
+    ours, theirs = _by_item(run), _by_item(full)
     if list(ours) != list(theirs):
         raise ValueError(f"{run.plan} and {full.plan} were not run on the same items of {run.task}")
     rate = full.tokens_per_second
@@ -176,8 +191,5 @@ def compare_runs(run: TaskRun, full: TaskRun) -> list[EvalRow]:
     ]
 
 
-def _by_item(samples: Sequence[Item]) -> dict[Any, Item]:
-    found: dict[Any, Item] = {}
-    for sample in samples:
-        found[sample.doc_id, sample.prompt] = sample
-    return found
+def _by_item(run: TaskRun) -> dict[Any, Item]:
+    return {(item.doc_id, run.shared + item.prompt): item for item in run.samples}

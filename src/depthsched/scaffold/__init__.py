@@ -1,4 +1,4 @@
-"""Start a plug-in: a folder that can be installed, with one schedule, its entry point and its test."""
+"""Start a plug-in: a folder that can be installed, with one schedule or ranker, its entry point and its test."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # Template -> where it goes in the new folder.
 _FILES = {
     "pyproject.toml.tmpl": "pyproject.toml",
-    "module.py.tmpl": "${module}.py",
-    "README.md.tmpl": "README.md",
-    "test.py.tmpl": "tests/test_${stem}.py",
+    "${kind}.module.py.tmpl": "${module}.py",
+    "${kind}.README.md.tmpl": "README.md",
+    "${kind}.test.py.tmpl": "tests/test_${stem}.py",
 }
+# What a plug-in can begin with -> its noun in texts.
+KINDS = {"schedule": "depth schedule", "ranker": "layer ranker"}
 
 
-def new_plugin(name: str, folder: str | Path = ".") -> list[Path]:
+def new_plugin(name: str, folder: str | Path = ".", kind: str = "schedule") -> list[Path]:
     """Write a plug-in that depthsched finds once it is installed.
 
     Parameters
     ----------
     name : str
-        Of the schedule, such as ``half-life``; the distribution is ``depthsched-half-life``.
+        Of the schedule or ranker, such as ``half-life``; the distribution is ``depthsched-half-life``.
     folder : str or Path
         Where its folder is made.
+    kind : str
+        ``schedule`` or ``ranker``.
 
     Returns
     -------
@@ -39,31 +43,40 @@ def new_plugin(name: str, folder: str | Path = ".") -> list[Path]:
     Raises
     ------
     SettingsError
-        The name is taken or cannot be one, or there is such a folder already.
+        The name is taken or cannot be one, there is such a folder already, or the kind is another.
     """
+    if kind not in KINDS:
+        raise SettingsError(f"cannot begin a plug-in with a {kind!r}; use one of {', '.join(KINDS)}")
     if not _NAME.fullmatch(name):
-        raise SettingsError(f"{name!r} cannot be the name of a schedule; use words like half-life: a-z, 0-9 and '-'")
-    if name in registry().schedules:
-        raise SettingsError(f"there is a schedule {name!r} already, from {registry().schedules[name].origin}")
+        raise SettingsError(f"{name!r} cannot be the name of a {kind}; use words like half-life: a-z, 0-9 and '-'")
+    taken = registry().schedules if kind == "schedule" else registry().rankers
+    if name in taken:
+        raise SettingsError(f"there is a {kind} {name!r} already, from {taken[name].origin}")
     target = Path(folder).expanduser() / f"depthsched-{name}"
     stem = name.replace("-", "_")
     words = {
         "name": name,
+        "kind": kind,
+        "noun": KINDS[kind],
         "stem": stem,
         "module": f"depthsched_{stem}",
         "cls": "".join(word.capitalize() for word in name.split("-")),
     }
     try:
         target.mkdir(parents=True)
-        return [_write(target / Template(place).substitute(words), source, words) for source, place in _FILES.items()]
+        return [_write(target / _fill(place, words), _fill(source, words), words) for source, place in _FILES.items()]
     except FileExistsError as error:
         raise SettingsError(f"{target} is there already; choose another name or --out") from error
     except OSError as error:
         raise SettingsError(f"cannot write {target}: {error.strerror}") from error
 
 
+def _fill(text: str, words: Mapping[str, str]) -> str:
+    return Template(text).substitute(words)
+
+
 def _write(path: Path, source: str, words: Mapping[str, str]) -> Path:
     template = resources.files(__package__).joinpath(source).read_text(encoding="utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(Template(template).substitute(words), encoding="utf-8")
+    path.write_text(_fill(template, words), encoding="utf-8")
     return path

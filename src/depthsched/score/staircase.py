@@ -127,7 +127,7 @@ class Staircase:
         cache = DynamicCache()
         for i, (keys, values) in enumerate(self.keys):
             cache.update(keys, values, i)
-        with _stepping(self.adapter, stairs, _by_layer(depths, bridges or {}, self.adapter), tap):
+        with stepping(self.adapter, stairs, _by_layer(depths, bridges or {}, self.adapter), tap):
             output = self.adapter.decoder(
                 input_ids=self.inputs,
                 attention_mask=self.mask,
@@ -212,7 +212,7 @@ def _cut(kwargs: dict[str, Any], count: int, of: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _stepping(adapter: Adapter, stairs: Sequence[int], spans: Mapping[int, Spans], tap: Tap | None) -> Iterator[None]:
+def stepping(adapter: Adapter, stairs: Sequence[int], spans: Mapping[int, Spans], tap: Tap | None) -> Iterator[None]:
     """The model's layers as stairs, and as they were afterwards."""
     last = len(stairs) - 1
     with ExitStack() as stack:

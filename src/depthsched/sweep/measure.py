@@ -78,7 +78,8 @@ def _bench(cell: Cell) -> dict[str, Any]:
 
 def _eval(cell: Cell) -> dict[str, Any]:
     check_eval()
-    from ..evaluate.evaluation import EvalOptions, evaluate_cell
+    from ..evaluate.evaluation import evaluate_cell
+    from ..evaluate.options import EvalOptions
 
     loaded = {"dtype": cell.dtype, "device": cell.device, "weights": cell.weights}
     own = {"data": cell.paths.get("data"), **loaded, **cell.options}

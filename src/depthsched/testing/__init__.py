@@ -1,6 +1,6 @@
-"""The conformance kit: point it at a schedule or a layer order, and Hypothesis does the rest. Needs no torch.
+"""The conformance kit: point it at a schedule, a layer order or a ranker, and Hypothesis does the rest.
 
-:func:`check_adapter` takes a model instead, and imports torch when it is called.
+Importing it needs no torch; :func:`check_adapter`, which takes a model, and the checks of rankers, which make one, do.
 
 In a test file of your own::
 
@@ -14,7 +14,15 @@ The same without pytest is :func:`check_schedule`, and ``depthsched check NAME``
 """
 
 from .adapter_checks import check_adapter
-from .conformance import OrderConformance, ScheduleConformance, check_order, check_schedule
+from .conformance import (
+    OrderConformance,
+    RankerConformance,
+    ScheduleConformance,
+    check_order,
+    check_ranker,
+    check_schedule,
+)
+from .ranker_checks import tiny_study
 from .report import CheckReport, CheckResult
 from .strategies import schedules, settings_strategy
 
@@ -22,10 +30,13 @@ __all__ = [
     "CheckReport",
     "CheckResult",
     "OrderConformance",
+    "RankerConformance",
     "ScheduleConformance",
     "check_adapter",
     "check_order",
+    "check_ranker",
     "check_schedule",
     "schedules",
     "settings_strategy",
+    "tiny_study",
 ]

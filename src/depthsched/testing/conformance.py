@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
@@ -12,9 +13,10 @@ from .. import plugins
 from ..classes import refuse
 from ..errors import SettingsError
 from ..order import LayerOrder
+from ..ranker import LayerRanker
 from ..schedule import AdaptiveSchedule, DepthSchedule
 from ..settings import Settings, split_spec
-from . import order_checks, schedule_checks
+from . import order_checks, ranker_checks, schedule_checks
 from .report import SETTINGS, CheckReport, Finding, Note, run_checks, smallest_finding
 from .settings_checks import check_docstring, check_spec_round_trip
 from .strategies import cases, decisions, instances
@@ -57,6 +59,23 @@ def check_order(order: type[LayerOrder] | LayerOrder | str, *, max_examples: int
     return _report(order, LayerOrder, max_examples)
 
 
+def check_ranker(ranker: type[LayerRanker] | LayerRanker | str, *, max_examples: int = EXAMPLES) -> CheckReport:
+    """Check that a ranker keeps every rule, without pytest; as :func:`check_schedule` otherwise.
+
+    What it ranks is checked on a tiny Llama, with the settings that were given or the defaults; ``max_examples`` is for
+    the checks of its settings. Imports torch.
+    """
+    return _report(ranker, LayerRanker, max_examples)
+
+
+KINDS: dict[type[Any], tuple[str, Callable[[str], Any]]] = {
+    DepthSchedule: ("schedules", plugins.parse_schedule),
+    LayerOrder: ("orders", plugins.parse_order),
+    LayerRanker: ("rankers", plugins.parse_ranker),
+}
+"""What can be checked: where the registry has its names, and what reads its specs."""
+
+
 def _report(subject: Any, base: type[Any], examples: int) -> CheckReport:
     cls, own = _subject(subject, base)
     return run_checks(own.spec() if own else cls.name, base.kind, _finders(cls, own, examples))
@@ -65,11 +84,12 @@ def _report(subject: Any, base: type[Any], examples: int) -> CheckReport:
 def _subject(subject: Any, base: type[Any]) -> tuple[Any, Any]:
     """The class, and the object when one was given."""
     if isinstance(subject, str):
-        known = plugins.registry().schedules if base is DepthSchedule else plugins.registry().orders
+        names, parse = KINDS[base]
+        known = getattr(plugins.registry(), names)
         name, settings = split_spec(subject)
         if name in known and not settings:
             return known[name].value, None
-        subject = plugins.parse_schedule(subject) if base is DepthSchedule else plugins.parse_order(subject)
+        subject = parse(subject)
     if isinstance(subject, type) and issubclass(subject, base):
         return subject, None
     if isinstance(subject, base):
@@ -109,11 +129,24 @@ def _finders(cls: type[Any], own: Any, examples: int) -> Finders:
         drawn_layers = finders["valid_layers"]
         finders["valid_layers"] = lambda: drawn_layers() or _every_layer_count(cls, own)
         return finders
+    if issubclass(cls, LayerRanker):
+        drawn = instances(cls) if own is None and _needs_settings(cls) else st.just(own or cls())
+        for name, ranks in ranker_checks.CHECKS.items():
+            finders[name] = partial(smallest_finding, ranks, drawn, name=name, max_examples=1)
+        return finders
     for name, check in schedule_checks.CASE_CHECKS.items():
         finders[name] = over(name, check, cases)
     if issubclass(cls, AdaptiveSchedule):
         finders["adaptive"] = over("adaptive", schedule_checks.adaptive, decisions)
     return finders
+
+
+def _needs_settings(cls: type[Settings]) -> bool:
+    try:
+        cls()
+    except (TypeError, SettingsError):
+        return True
+    return False
 
 
 def _pass(_: Any) -> None:
@@ -130,11 +163,9 @@ def _unmade(cls: type[Settings]) -> Finding | None:
 
 
 def _every_layer_count(cls: type[LayerOrder], own: LayerOrder | None) -> Finding | None:
-    try:
-        exact = own if own is not None else cls()
-    except (TypeError, SettingsError):  # a required setting
+    if own is None and _needs_settings(cls):
         return None
-    return smallest_finding(order_checks.every_depth, st.just(exact), name="valid_layers", max_examples=1)
+    return smallest_finding(order_checks.every_depth, st.just(own or cls()), name="valid_layers", max_examples=1)
 
 
 class _Conformance:
@@ -191,6 +222,21 @@ class OrderConformance(_Conformance):
     _base = LayerOrder
 
 
+class RankerConformance(_Conformance):
+    """Every rule for a ranker, as tests: subclass it in a test file and name the ranker.
+
+    Attributes
+    ----------
+    ranker : type, LayerRanker or str
+        The class, an object of it, or a spec. Required. An object with settings that rank fast makes fast tests.
+    max_examples : int
+        Settings to try for the checks of settings.
+    """
+
+    ranker: type[LayerRanker] | LayerRanker | str
+    _base = LayerRanker
+
+
 def _add_tests(form: type[_Conformance], rules: dict[str, Callable[..., None]]) -> None:
     """Give a form one test method per rule."""
     shared = {SETTINGS: _pass, "docstring": check_docstring, "spec_round_trip": check_spec_round_trip}
@@ -206,3 +252,4 @@ def _add_tests(form: type[_Conformance], rules: dict[str, Callable[..., None]]) 
 
 _add_tests(ScheduleConformance, {**schedule_checks.CASE_CHECKS, "adaptive": schedule_checks.adaptive})
 _add_tests(OrderConformance, dict(order_checks.CASE_CHECKS))
+_add_tests(RankerConformance, dict(ranker_checks.CHECKS))

@@ -31,7 +31,7 @@ class Note(Finding):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check of one schedule or order."""
+    """One check of one schedule, order or ranker."""
 
     name: str
     """Such as ``monotone``."""
@@ -42,12 +42,12 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Every check of one schedule or order."""
+    """Every check of one schedule, order or ranker."""
 
     subject: str
     """Name or spec of what was checked."""
     kind: str
-    """``schedule`` or ``order``."""
+    """``schedule``, ``order``, ``ranker`` or ``adapter``."""
     results: tuple[CheckResult, ...]
 
     @property

@@ -17,6 +17,12 @@ LOSS = 0.03
 HORIZON = 256
 """Tokens to which :data:`LOSS` refers in shorter runs."""
 
+SURE = 1.1
+"""A predicted speed-up from which on plain steps in between are rare."""
+
+OFTEN, SELDOM = 8, 48
+"""Drafts from one plain step to the next, at most."""
+
 RECENT = 24
 """Rounds of a depth that are looked at."""
 
@@ -66,8 +72,10 @@ class Measured:
     predicted from what is known and tried where that looks better: the cost goes with the layers, and rejections with
     the square of the layers left out (SmolLM2's go with a power of 1.3 to 1.9, so that this errs on the side of
     trying). What drafting costs more than plain steps is kept account of: a draft that could bring
-    the loss above 3% of the run so far, or of 256 tokens, is not made. Once drafting stops it is tried again after
-    :attr:`pause` tokens, and then after twice as many.
+    the loss above 3% of the run so far, or of 256 tokens, is not made. Plain steps in between keep the unit true, soon
+    and often while little is gained, and a draft is at most twice as long as any before it: a machine that was slow for
+    its first steps makes every draft look cheap.
+    Once drafting stops it is tried again after :attr:`pause` tokens, and then after twice as many.
 
     Parameters
     ----------
@@ -84,7 +92,6 @@ class Measured:
     first: int = 2
     plain_rounds: int = 4
     pause: int = 96
-    refresh: int = 48
     name: str = "auto"
     watches: bool = False
     decisions: list[str] = field(default_factory=list)
@@ -92,19 +99,23 @@ class Measured:
     tokens: float = 0.0
     _plain: deque[float] = field(default_factory=lambda: deque(maxlen=8))
     _drafts: dict[int, deque[Round]] = field(default_factory=dict)
+    _plain_seen: int = 0
     _since_plain: int = 0
+    _expected: float = 1.0
+    _longest: int = 0
     _waited: int = 0
     _stopped: bool = False
     _told: int = 0
 
     def next(self, scheduled: int) -> tuple[int, int]:
-        if scheduled >= self.layers or len(self._plain) < self.plain_rounds or self._since_plain >= self.refresh:
+        if scheduled >= self.layers or self._unit_is_due():
             return scheduled, 0
         if self._stopped and self._waited < self.pause:
             return scheduled, 0
         if not self._drafts:
             return scheduled, self.first if self._affordable(self.first + 1.0) else 0
         best = self._best(scheduled)
+        self._expected = best.speedup
         if best.speedup >= 1 and best.drafted:
             self._go(best)
             return best.depth, best.drafted
@@ -122,9 +133,10 @@ class Measured:
         self.tokens += made
         if done.drafted == 0:
             self._plain.append(done.verify_seconds)
+            self._plain_seen += 1
             self._since_plain, self._waited = 0, self._waited + 1
             return
-        self._since_plain += 1
+        self._since_plain, self._longest = self._since_plain + 1, max(self._longest, done.drafted)
         self._drafts.setdefault(done.depth, deque(maxlen=RECENT)).append(done)
         if self.prices is by_clock:
             self.lost += (done.draft_seconds + done.verify_seconds) / self._unit - made
@@ -142,6 +154,11 @@ class Measured:
             expected = self._between(near, (found + PRIOR / 2) / (of + PRIOR), depth, power=2)
         return (stayed + PRIOR * expected) / (tried + PRIOR)
 
+    def _unit_is_due(self) -> bool:
+        """Whether a plain step is needed, to know what one takes by now."""
+        most = SELDOM if self._expected > SURE else OFTEN
+        return self._plain_seen < self.plain_rounds or self._since_plain >= min(self._plain_seen // 3, most)
+
     @property
     def _unit(self) -> float:
         return median(self._plain)
@@ -150,10 +167,10 @@ class Measured:
         """The choice with the highest predicted speed-up; 0 drafted where the account allows for no draft."""
         found = [d for d in self.depths if d >= scheduled]
         thinned = sorted({found[i * (len(found) - 1) // 3] for i in range(4)}) if found else [scheduled]
-        choices = []
+        choices, longest = [], min(MOST, 2 * max(self._longest, self.first))
         for depth in thinned:
             acceptance, prices = self.acceptance(depth), self._prices(depth)
-            for drafted in range(1, MOST + 1):
+            for drafted in range(1, longest + 1):
                 speedup = draft_speedup(acceptance, drafted, prices.draft, prices.check + prices.row * drafted)
                 affordable = self._affordable(prices.of(drafted) - 1)
                 choices.append(_Choice(speedup, depth, drafted if affordable else 0, acceptance))

@@ -55,9 +55,9 @@ class Rows:
 
     def scores(self, row: int, behind: list[int], logits: Tensor) -> Tensor:
         """Processed logits ``[vocabulary]`` float32 of the token behind a row and some drafted tokens."""
-        raw = logits.to(torch.float32, copy=True)[None]
         if not self.processors:
-            return raw[0]
+            return logits.float()
+        raw = logits.to(torch.float32, copy=True)[None]  # processors may write into it
         ids = torch.cat([self._ids[row], self._ids[row].new_tensor(behind)])
         # Some processors know how many rows there are, and which: the others stand beside it, cut or padded.
         together = self.padded(len(ids))

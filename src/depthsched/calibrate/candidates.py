@@ -1,0 +1,94 @@
+"""Orders that compete, and the bridges of the one that wins; every part is done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..bridge import Bridge
+from ..files import digest
+from ..order import keep_layers
+from ..plans import DepthPlan
+from ..ranker import LayerRanker
+from .fit import correction_sites, fit_keep_set
+from .judge import Quality, judge_constant, judge_plan
+from .study import Study
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The parts of one calibration, each made of units that are done once.
+
+    Attributes
+    ----------
+    study : Study
+        The samples, which judge and which bridges are fitted on.
+    """
+
+    study: Study
+    say: Say
+
+    @property
+    def layers(self) -> int:
+        return self.study.num_layers
+
+    def order(self, rankers: Mapping[str, LayerRanker]) -> tuple[list[int], dict[str, Any]]:
+        """The best order at a third of the layers dropped, all bridged, and what was found."""
+        size = self.study.judged
+        evidence: dict[str, Any] = {"judged_at_depth": self.layers - size, "orders": {}}
+        candidates: dict[str, list[int]] = {}
+        for spec, ranker in rankers.items():
+            candidates[spec], found = self.rank(spec, ranker)
+            evidence |= found
+        for spec, order in candidates.items():
+            keep, key = keep_layers(order, self.layers - size, self.layers), digest(spec, 8)
+            plain = self._quality(f"plain-{key}", partial(judge_constant, self.study.held, keep))
+            fits, _ = self.fit(f"fit-{key}", keep, corrections=0)
+            bridged = self._quality(f"bridged-{key}", partial(judge_constant, self.study.held, keep, fits))
+            evidence["orders"][spec] = {"drop_order": order, "plain": plain._asdict(), "bridged": bridged._asdict()}
+        chosen = min(candidates, key=lambda spec: (evidence["orders"][spec]["bridged"]["kl"], spec))
+        return candidates[chosen], {**evidence, "chosen": chosen}
+
+    def rank(self, spec: str, ranker: LayerRanker) -> tuple[list[int], dict[str, Any]]:
+        self.say(f"ranking by {spec}")
+
+        def compute() -> Any:
+            study = self.study.named(digest(spec, 8))
+            return [ranker.resolve(study), study.evidence]
+
+        order, evidence = self.study.units.value(f"order-{digest(spec, 8)}", compute)
+        return order, evidence
+
+    def bridges(
+        self, drop_order: Sequence[int], corrections: int
+    ) -> tuple[dict[int, dict[int, Bridge]], list[dict[str, Any]]]:
+        """Bridges of every depth that the order reaches, and what each depth costs on held-out prompts."""
+        found: dict[int, dict[int, Bridge]] = {}
+        curve = []
+        for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):
+            keep = keep_layers(drop_order, depth, self.layers)
+            self.say(f"bridges of depth {depth}")
+            found[depth], about = self.fit(f"depth-{depth}", keep, corrections)
+            quality = self._quality(f"kl-{depth}", partial(judge_constant, self.study.held, keep, found[depth]))
+            curve.append({"depth": depth, **quality._asdict(), "fits": about})
+        return found, curve
+
+    def measure(self, plan: DepthPlan) -> Quality:
+        """What a plan costs on held-out prompts."""
+        self.say(f"measuring {plan.schedule}")
+        return self._quality(f"plan-{plan.digest}", partial(judge_plan, self.study.held, plan))
+
+    def _quality(self, name: str, compute: Callable[[], Quality]) -> Quality:
+        return Quality(*self.study.units.value(name, compute))
+
+    def fit(self, name: str, keep: Sequence[int], corrections: int) -> tuple[dict[int, Bridge], Any]:
+        def compute() -> tuple[dict[int, Bridge], Any]:
+            fits = fit_keep_set(self.study.fitted, keep, correction_sites(keep, self.layers, corrections))
+            about = [{"layer": i, "ridge": fit.ridge, "unexplained": fit.unexplained} for i, fit in fits.items()]
+            return {layer: fit.bridge for layer, fit in fits.items()}, about
+
+        return self.study.units.bridges(name, compute)
