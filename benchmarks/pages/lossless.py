@@ -36,7 +36,7 @@ def _one(found: Row) -> str:
     return section(
         f"{found['model']}, {found['dtype']}, {found['weights']} weights",
         f"{found['machine']}, {found['threads']} threads; {versions}. {found['questions']} questions, at most "
-        f"{found['max_new_tokens']} tokens, {found['repeats']} {'round' if found['repeats'] == 1 else 'rounds'} by turns. Each side against its own plain "
+        f"{found['max_new_tokens']} tokens, rounds by turns: {found['repeats']}. Each side against its own plain "
         "full depth; costs in its plain steps.",
         table(_ALL, whole),
         "Share of drafted tokens kept, and speed-up (while decoding; transformers': of whole answers), by category:",
