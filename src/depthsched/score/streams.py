@@ -38,7 +38,7 @@ class Streams(Staircase):
         keys: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> None:
         super().__init__(adapter, samples, keys)
-        refuse_ragged(adapter, self._prompt + self.steps)
+        refuse_ragged(adapter, self.prompt_slots + self.steps)
 
     def drafts(self, keep: Sequence[int], bridges: Mapping[int, Bridge] | None = None, places: int = 1) -> torch.Tensor:
         """Final states, behind the last norm, ``[batch, 1 + places, S, hidden]``.
@@ -101,9 +101,9 @@ class Streams(Staircase):
             cache.update(keys, values, i)
         with stepping(self.adapter, stairs, spans, tap):
             output: Any = self.adapter.decoder(
-                input_ids=self._inputs.repeat(1, copies),
+                input_ids=self.inputs.repeat(1, copies),
                 attention_mask=self._seen(lanes, places),
-                position_ids=self._positions[:, self._prompt :].repeat(1, copies),
+                position_ids=self.positions[:, self.prompt_slots :].repeat(1, copies),
                 past_key_values=cache,
                 use_cache=True,
             )
@@ -115,7 +115,7 @@ class Streams(Staircase):
 
     def _seen(self, lanes: int, places: int) -> torch.Tensor:
         """The additive mask ``[batch, 1, columns, prompt + columns]``."""
-        dtype, device = self.adapter.dtype, self._mask.device
+        dtype, device = self.adapter.dtype, self.mask.device
         streams = [(-1, 0), *((lane, place) for lane in range(lanes) for place in range(1, places + 1))]
         lane, place = (
             torch.tensor(values, device=device).repeat_interleave(self.steps) for values in zip(*streams, strict=True)
@@ -124,6 +124,6 @@ class Streams(Staircase):
         begins = column - place  # the last position that a draft's first token sees at full depth
         full = (place == 0) & (column <= begins[:, None])
         own = (lane == lane[:, None]) & (place > 0) & (place <= place[:, None]) & (begins == begins[:, None])
-        prompt = self._mask[:, None, : self._prompt].bool().expand(-1, len(column), -1)
+        prompt = self.mask[:, None, : self.prompt_slots].bool().expand(-1, len(column), -1)
         seen = torch.cat([prompt, (full | own).expand(len(prompt), -1, -1)], dim=-1)[:, None]
         return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
