@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import depthsched as ds
+from depthsched.cli.app import build_app
 from depthsched.planspec import SYNTAX
 
 from ..tiny import LAYERS, make_tiny
@@ -59,6 +61,13 @@ def test_what_a_plan_changed_is_said(cli: Callable[..., Any], home: Path, name: 
 def test_help_shows_the_whole_syntax(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert SYNTAX in cli(name, "--help").out
+
+
+def test_every_command_shows_its_help(cli: Callable[..., Any]) -> None:
+    """Brackets in a help text are markup, and a wrong one ends the command with a traceback."""
+    for name in typer.main.get_command(build_app()).commands:  # type: ignore[attr-defined]
+        result = cli(name, "--help")
+        assert (result.code, result.err, "Usage" in result.out) == (0, "", True), name
 
 
 @pytest.mark.parametrize("option", ["--plans", "--schedule", "-s"])

@@ -70,7 +70,7 @@ def evaluate(
     verify_below: VerifyOption = None,
     renew: RenewOption = None,
     pool: Annotated[
-        str | None, typer.Option("--pool", help="Decide over tasks together: all, or TASK[/METRIC][=WEIGHT],...")
+        str | None, typer.Option("--pool", help="Decide over tasks together: all, or TASK\\[/METRIC]\\[=WEIGHT],...")
     ] = None,
     margin: Annotated[float | None, typer.Option("--margin", help="Points within which a plan must be; 1.")] = None,
     until: Annotated[
