@@ -77,7 +77,7 @@ def renewal(
         typer.echo(f"scores {arm.name}", err=True)
         found = score(loaded, [arm.plan], usable, renewal=rules)[0]
         rows.append({"arm": arm.name, **_row(found), "beside": {f: _at(frontiers[f], found) for f in FAMILIES}})
-    chosen = [Arm(one.schedule, one, {}) for _, one in lines if one.schedule.startswith("constant")] + arms
+    chosen = [Arm(one.schedule, one, {}) for _, one in lines] + arms
     clocks = _clock(loaded, chosen, usable[:clock_prompts], max_new_tokens, repeats)
     return {
         "kind": "renewal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .markdown import Cell, Row, read, section, spread, table
+from .markdown import Cell, Row, measured, read, section, table
 
 _ALL: dict[str, Cell] = {
     "decoding": "{arm}",
@@ -17,7 +17,7 @@ _ALL: dict[str, Cell] = {
     ">predicted": lambda row: _number(row["predicted"], ".3f"),
     ">decoding": lambda row: _number(row["decode_speedup"], ".3f"),
     ">own steps": lambda row: _number(row["by_own_steps"], ".3f") if row["arm"].endswith(", auto") else "",
-    ">whole answer": lambda row: _spread(row, "speedup"),
+    ">whole answer": lambda row: measured(row["speedup"]),
     ">same text": lambda row: _share(row["equal"]),
 }
 
@@ -80,8 +80,3 @@ def _share(value: float | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def _spread(row: Row, key: str) -> str:
-    one = row[key]
-    return f"{one['median']:.2f}x" if one["low"] is None else spread(key, unit="x").format_map(row)

@@ -36,6 +36,15 @@ def spread(key: str, form: str = ".2f", unit: str = "", middle: str = "median") 
     return f"{{{key}[{middle}]:{form}}}{unit} ({{{key}[low]:{form}}} to {{{key}[high]:{form}}})"
 
 
+def measured(found: Row | None, form: str = ".2f") -> str:
+    """A median with its interval where it has one; nothing where nothing was measured."""
+    if not found:
+        return ""
+    if found["low"] is None:
+        return f"{found['median']:{form}}x"
+    return f"{found['median']:{form}}x ({found['low']:{form}} to {found['high']:{form}})"
+
+
 def section(title: str, *parts: str) -> str:
     """A heading and what stands under it, with an empty line after each."""
     return "".join(f"{part}\n\n" for part in (f"## {title}", *parts) if part)

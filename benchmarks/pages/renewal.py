@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .markdown import Cell, Row, read, spread, table
+from .markdown import Cell, Row, measured, read, spread, table
 
 COMMAND = "make evidence-quality DATA=..."
 
@@ -34,7 +34,7 @@ def _rows(file: Path) -> str:
         "run": "{arm}",
         ">layers a step": "{mean_depth:.1f}",
         ">by bytes": "{bytes_speedup:.2f}x",
-        ">on the clock": _clock,
+        ">on the clock": lambda row: measured(row["clock"]),
         ">KL": spread("kl", ".3f", middle="mean"),
         ">agreement": spread("agreement", ".3f", middle="mean"),
         **{f">{family} there": partial(_there, family) for family in ("constant", "d3", "linear")},
@@ -46,20 +46,11 @@ def _beside(file: Path) -> str:
     columns: dict[str, Cell] = {
         "schedule": "`{schedule}`",
         ">by bytes": "{bytes_speedup:.2f}x",
-        ">on the clock": _clock,
+        ">on the clock": lambda row: measured(row["clock"]),
         ">KL": spread("kl", ".3f", middle="mean"),
         ">agreement": spread("agreement", ".3f", middle="mean"),
     }
     return table(columns, read(file)["frontier"])
-
-
-def _clock(row: Row) -> str:
-    clock = row["clock"]
-    if not clock:
-        return ""
-    if clock["low"] is None:
-        return f"{clock['median']:.2f}x"
-    return f"{clock['median']:.2f}x ({clock['low']:.2f} to {clock['high']:.2f})"
 
 
 def _there(family: str, row: Row) -> str:

@@ -101,6 +101,24 @@ def check_method(owner: Any, name: str, *arguments: str, error: type[DepthschedE
     )
 
 
+def ranked_by(owner: Any, parameter: str, given: Any, shown: str) -> tuple[Any, ...]:
+    """What the ``rank`` method of a settings object returns; whatever it raises becomes one line that names it.
+
+    Raises
+    ------
+    SettingsError
+    """
+    check_method(owner, "rank", parameter, error=SettingsError)
+    try:
+        return tuple(owner.rank(given))
+    except DepthschedError:
+        raise
+    except Exception as error:
+        raise SettingsError(
+            f"{owner.kind} {owner.name!r} failed: rank({shown}) raised {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
 def _class(cls: type) -> str:
     return f"{place(cls)}: class {cls.__name__}"
 

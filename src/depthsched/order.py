@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .classes import check_method
-from .errors import DepthschedError, SettingsError
+from .classes import ranked_by
+from .errors import SettingsError
 from .hookspecs import hookimpl
 from .settings import Settings, setting
-from .text import one_line
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,7 @@ class LayerOrder(Settings):
         SettingsError
             The ranking fails, or is not a list of distinct layer indices of the model.
         """
-        check_method(self, "rank", "num_layers", error=SettingsError)
-        try:
-            ranked = tuple(self.rank(num_layers))
-        except DepthschedError:
-            raise
-        except Exception as error:  # whatever a user's method raises becomes one line that names it
-            raise SettingsError(
-                f"order {self.name!r} failed: rank({num_layers}) raised {type(error).__name__}: {one_line(error)}"
-            ) from error
+        ranked = ranked_by(self, "num_layers", num_layers, str(num_layers))
         if not all(isinstance(layer, int) for layer in ranked):
             raise SettingsError(f"order {self.name!r} returned {ranked!r}; return layer indices")
         outside = [layer for layer in ranked if not 0 <= layer < num_layers]

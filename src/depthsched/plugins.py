@@ -201,32 +201,28 @@ def parse_schedule(spec: str) -> DepthSchedule:
 
     A ``.py`` path runs that file: naming it is asking for it. Nothing else ever runs code.
     """
-    if _names_file(spec):
-        made: DepthSchedule = _from_file(spec, DepthSchedule)
-        return made
-    name, settings = split_spec(spec)
-    if not name:
-        raise SettingsError("the schedule is empty; give a name such as d3:alpha=0.995 (see depthsched list)")
-    return registry().schedule(name).from_settings(settings)
+    file = _names_file(spec)
+    found: DepthSchedule = _from_file(spec, DepthSchedule) if file else _named(spec, "schedule", "d3:alpha=0.995")
+    return found
 
 
 def parse_order(spec: str) -> LayerOrder:
     """A layer order from ``name:key=value,...``."""
-    name, settings = split_spec(spec)
-    if not name:
-        raise SettingsError("the order is empty; give a name such as middle-out (see depthsched list)")
-    return registry().order(name).from_settings(settings)
+    found: LayerOrder = _named(spec, "order", "middle-out")
+    return found
 
 
 def parse_ranker(spec: str) -> LayerRanker:
     """A ranker from ``name:key=value,...`` or, as :func:`parse_schedule`, from a file."""
-    if _names_file(spec):
-        made: LayerRanker = _from_file(spec, LayerRanker)
-        return made
+    found: LayerRanker = _from_file(spec, LayerRanker) if _names_file(spec) else _named(spec, "ranker", "block")
+    return found
+
+
+def _named(spec: str, kind: str, example: str) -> Any:
     name, settings = split_spec(spec)
     if not name:
-        raise SettingsError("the ranker is empty; give a name such as block (see depthsched list)")
-    return registry().ranker(name).from_settings(settings)
+        raise SettingsError(f"the {kind} is empty; give a name such as {example} (see depthsched list)")
+    return getattr(registry(), kind)(name).from_settings(settings)
 
 
 def split_rankers(text: str) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from .classes import check_method
-from .errors import DepthschedError, SettingsError
+from .classes import ranked_by
+from .errors import SettingsError
 from .settings import Settings
 from .text import one_line
 
@@ -49,15 +49,7 @@ class LayerRanker(Settings):
         SettingsError
             The ranking fails, or is not enough distinct layers between the first and the last.
         """
-        check_method(self, "rank", "study", error=SettingsError)
-        try:
-            ranked = tuple(self.rank(study))
-        except DepthschedError:
-            raise
-        except Exception as error:  # whatever a user's method raises becomes one line that names it
-            raise SettingsError(
-                f"ranker {self.name!r} failed: rank(study) raised {type(error).__name__}: {one_line(error)}"
-            ) from error
+        ranked = ranked_by(self, "study", study, "study")
         if problem := wrong_ranking(ranked, study.num_layers, study.drops):
             raise SettingsError(f"ranker {self.name!r}: {problem}")
         return ranked[: study.drops]

@@ -51,6 +51,7 @@ def test_json_table_and_page(cli: Any, home: Path, monkeypatch: pytest.MonkeyPat
         (["--plans", "d4"], "did you mean"),
         (["--order", "nosuch"], "nosuch"),
         (["--html", "."], "is a folder"),
+        (["--maps", "2"], "--maps is for the page of --html"),
     ],
 )
 def test_bad_input_is_one_line_before_the_model_is_loaded(cli: Any, words: list[str], message: str) -> None:

@@ -120,10 +120,14 @@ def test_the_command_says_what_it_found(cli, folder, both, tmp_path):
         (["--until", "bored"], "the only word it knows is decided"),
         (["--pool", "all", "--plans", "full"], "give one with --plans"),
         (["--needle-tokens", 9], "needle_tokens 9"),
+        (["--needle-tokens", 512], "none of the tasks makes any"),
+        (["--tasks", f"xquad_en,{BBH}", "--pool", "xquad_en", "--until", "decided"], f"pool {BBH} too"),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(cli, both, args, message):
-    done = cli("eval", "--tasks", "xquad_en", "--data", both, *([] if "--plans" in args else ["--plans", "d3"]), *args)
+    given = {"--tasks": "xquad_en", "--plans": "d3"}
+    missing = [word for pair in given.items() if pair[0] not in args for word in pair]
+    done = cli("eval", "--data", both, *missing, *args)
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert done.err.count("\n") == 1

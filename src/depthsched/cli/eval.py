@@ -13,7 +13,7 @@ from ..environment import versions
 from ..errors import SettingsError
 from ..files import writable_folder, write_json
 from ..planspec import PlanSpec
-from .eval_pool import margin_of, print_pooled
+from .eval_pool import margin_of, print_pooled, refuse_unused
 from .output import (
     DeviceOption,
     DtypeOption,
@@ -76,7 +76,9 @@ def evaluate(
     until: Annotated[
         str | None, typer.Option("--until", help="decided: draw items until the pool is decided, and no more.")
     ] = None,
-    needle_tokens: Annotated[int, typer.Option("--needle-tokens", help="Length of the texts of niah_single_1.")] = 1024,
+    needle_tokens: Annotated[
+        int | None, typer.Option("--needle-tokens", help="Length of the texts of niah_single_1; 1024.")
+    ] = None,
     unsafe_code: Annotated[
         bool, typer.Option("--confirm-run-unsafe-code", help="Allow tasks that execute what the model wrote.")
     ] = False,
@@ -97,6 +99,7 @@ def evaluate(
         raise SettingsError("--pool and --until compare plans with full depth; give one with --plans")
     _quiet()
     from ..evaluate.evaluation import Evaluation
+    from ..evaluate.layouts import NEEDLE_TOKENS
     from ..evaluate.options import EvalOptions
     from ..evaluate.pools import Pool
 
@@ -104,11 +107,12 @@ def evaluate(
         "data": str(data) if data else None, "limit": limit, "max_new_tokens": max_new_tokens,
         "dtype": dtype, "device": device, "weights": weights, "backend": backend, "batch": batch, "chat": chat,
         "skipped_kv": skipped_kv, "verify_below": verify_below, "renew": renew_of(renew),
-        "needle_tokens": needle_tokens, "unsafe_code": unsafe_code,
+        "needle_tokens": NEEDLE_TOKENS if needle_tokens is None else needle_tokens, "unsafe_code": unsafe_code,
     }  # fmt: skip
     names = tuple(t.strip() for t in tasks.split(",") if t.strip())
     evaluation = Evaluation(EvalOptions(model=model, tasks=names, **options), out)
     asked_pool = Pool.parse(pool or "all", evaluation.tasks) if pool or until else None
+    refuse_unused(list(evaluation.tasks), asked_pool if until else None, needle_tokens)
     if out is not None:
         writable_folder(out, "give another --out")  # before the work
     found: list[tuple[str, Pooled]] = []
@@ -123,7 +127,7 @@ def evaluate(
     labels = ";".join([FULL, *(spec.label for spec in specs)])
     asked = {"tasks": tasks, "plans": labels, "model": model, **options, "data": "DATA" if data else None}
     asked |= {"pool": pool, "margin": margin, "until": until, "unsafe_code": None}
-    asked |= {"confirm_run_unsafe_code": unsafe_code, "needle_tokens": None if needle_tokens == 1024 else needle_tokens}
+    asked |= {"confirm_run_unsafe_code": unsafe_code, "needle_tokens": needle_tokens}
     result: dict[str, Any] = {
         "rows": [row.to_json() for row in rows],
         "pooled": [{"plan": label, "metrics": asked_pool.metrics, **one.to_json()} for label, one in found]

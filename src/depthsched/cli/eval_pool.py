@@ -30,6 +30,22 @@ def margin_of(pool: str | None, until: str | None, margin: float | None) -> floa
     return points / 100
 
 
+def refuse_unused(tasks: Sequence[str], until: Pool | None, needle_tokens: int | None) -> None:
+    """Refuse what no task would see: tasks beside the pool of ``--until``, and a length where no texts are made.
+
+    Raises
+    ------
+    SettingsError
+    """
+    from ..evaluate.layouts import layout_of
+
+    beside = [task for task in tasks if until is not None and task not in until.metrics]
+    if beside:
+        raise SettingsError(f"--until runs the tasks of --pool alone; pool {', '.join(beside)} too, or leave it out")
+    if needle_tokens is not None and not any((found := layout_of(task)) and found.synthetic for task in tasks):
+        raise SettingsError("--needle-tokens is the length of texts that are made; none of the tasks makes any")
+
+
 def print_pooled(found: Sequence[tuple[str, Pooled]], pool: Pool) -> None:
     """The pool, and for each plan the pooled difference and the answer."""
     out = console()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..oracle import OracleResult
     from ..stats import Interval
 
+MAPS = 4
 BOTH = "ranked;ranked:bridges=false"
 
 
@@ -69,7 +70,9 @@ def oracle(
         Path | None,
         typer.Option("--html", help="Write a page with the depth map: answers in the colour of the oracle."),
     ] = None,
-    maps: Annotated[int, typer.Option("--maps", min=0, help="Answers on that page, for each order and kind.")] = 4,
+    maps: Annotated[
+        int | None, typer.Option("--maps", min=0, help="Answers on that page, for each order and kind; 4.")
+    ] = None,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "auto",
     weights: WeightsOption = "auto",
@@ -83,6 +86,8 @@ def oracle(
         parse_schedule(text)
     if html is not None and html.expanduser().is_dir():
         raise SettingsError(f"--html {html} is a folder; give the file to write")
+    if html is None and maps is not None:
+        raise SettingsError("--maps is for the page of --html; give that too")
     loaded, tokenizer, samples = load_samples(model, prompts, limit, max_new_tokens, raw, dtype, device, weights)
     from ..blocks.modules import weights_form
     from ..oracle import oracle_depths
@@ -99,7 +104,7 @@ def oracle(
             progress=lambda done, of: status.update(f"one pass a depth, {done} of {of}"),
         )
     context = {"model": model, "weights": weights_form(loaded), "versions": versions()}
-    files = [] if html is None else [str(_page(html, results, tokenizer, maps, context))]
+    files = [] if html is None else [str(_page(html, results, tokenizer, MAPS if maps is None else maps, context))]
     if json:
         rows = [result.to_json() for result in results]
         print_json({"rows": rows, **context, **({"files": files} if files else {})})
