@@ -131,6 +131,15 @@ def test_what_does_not_fit_the_bridges_is_refused(cli: Cli, home: Path) -> None:
     assert "the profile is empty" in cli("show", "constant:depth=6+profile=").err
 
 
+def test_the_oracle_refuses_a_profile_that_no_order_uses(cli: Cli, home: Path) -> None:
+    words = ["oracle", "--model", home / "model", "--prompts", home / "prompts.jsonl", "--profile", home / "p"]
+    words += ["--plans", "none", "--kinds", "one-step", "--min-depth", 6]
+    done = cli(*words, "--order", "middle-out;early-exit")
+    assert (done.code, done.out) == (2, "")
+    assert "would change nothing: it is for order ranked" in done.err
+    assert cli(*words, "--order", "middle-out;ranked").code == 0
+
+
 def test_show_solves_a_mean_depth_on_a_profile(cli: Cli, home: Path) -> None:
     found = cli("show", "d3", "--mean-depth", 6.5, "--profile", home / "p", "-n", 64, "--json").json()
     assert found["profile"] == str(home / "p")

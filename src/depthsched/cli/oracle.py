@@ -118,8 +118,13 @@ def oracle(
 def _specs(order: str | None, profile: str | None) -> list[PlanSpec]:
     """Orders as specs: with a profile, the same order with and without its bridges."""
     texts = [BOTH if profile is not None else "middle-out"] if order is None else [order]
-    return PlanSpec.parse_all(";".join(f"full@{text.strip()}" for text in texts[0].split(";") if text.strip()),
-                              None, profile)  # fmt: skip
+    found = PlanSpec.parse_all(";".join(f"full@{text.strip()}" for text in texts[0].split(";") if text.strip()),
+                               None, profile)  # fmt: skip
+    if profile is not None and not any(spec.order.name == "ranked" for spec in found):
+        raise SettingsError(
+            f"--profile {profile} would change nothing: it is for order ranked; leave out one of the two"
+        )
+    return found
 
 
 def _check_kinds(kinds: list[str]) -> None:
