@@ -15,7 +15,7 @@ EVIDENCE := $(VENV)/evidence
 PEERS := $(VENV)/peers
 PLUGINS := $(wildcard plugins/depthsched-*)
 
-.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless clean
+.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless evidence-premise evidence-signal clean
 
 demo: setup
 	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
@@ -65,7 +65,7 @@ docs: setup
 
 # What the pages of results say; `python -m benchmarks NAME --help` tells how long each takes. What they run is listed
 # in benchmarks/evidence.py.
-evidence: evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless
+evidence: evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless evidence-premise evidence-signal
 
 evidence-speed: setup
 	$(BIN)/python -m benchmarks speed
@@ -83,6 +83,14 @@ evidence-peers: setup
 # Acceptance and speed of lossless runs by category of prompt, with the profile of evidence-quality.
 evidence-lossless: setup
 	$(BIN)/python -m benchmarks evidence-lossless --questions $(DATA)/spec_bench --scratch $(EVIDENCE)
+
+# What D³ rests on: how perplexity, entropy and the least depth that would do change along an answer.
+evidence-premise: setup
+	$(BIN)/python -m benchmarks evidence-premise --data $(DATA) --scratch $(EVIDENCE)
+
+# Which tasks can tell anything on the embedded model.
+evidence-signal: setup
+	$(BIN)/python -m benchmarks evidence-signal --data $(DATA)
 
 clean:
 	rm -rf $(VENV)

@@ -36,7 +36,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-DataOption = Annotated[Path, typer.Option(help="Folder with gsm8k/ and bbh/.")]
+DataOption = Annotated[Path, typer.Option(help="Folder with gsm8k/, bbh/, ifeval/ and xquad/.")]
 ScratchOption = Annotated[Path, typer.Option(help="Profiles, prompts and finished tasks are kept here.")]
 SCRATCH = Path(".venv/evidence")
 
@@ -61,7 +61,7 @@ app.add_typer(peers.app, name="peers")
 @app.command()
 def pages(
     name: Annotated[
-        str, typer.Argument(help="speed, quality, tasks, signal, peers or lossless; all of them if left out.")
+        str, typer.Argument(help="speed, quality, tasks, signal, premise, peers or lossless; all if left out.")
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
 ) -> None:
@@ -107,6 +107,18 @@ def evidence_lossless(
 ) -> None:
     """Measure what docs/results/lossless.md says, with the profile of quality; hours on two idle cores."""
     _run(evidence.lossless(questions, scratch))
+
+
+@app.command(name="evidence-premise")
+def evidence_premise(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
+    """Measure what docs/results/premise.md says, with the profile of quality; about 40 minutes."""
+    _run(evidence.premise(data, scratch))
+
+
+@app.command(name="evidence-signal")
+def evidence_signal(data: DataOption) -> None:
+    """Measure what docs/results/signal.md says; hours on two cores."""
+    _run(evidence.signal(data))
 
 
 def _run(lines: Iterator[str]) -> None:

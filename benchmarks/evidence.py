@@ -12,8 +12,8 @@ from shlex import quote
 
 from depthsched.errors import ModelError
 
-SPEED, QUALITY, TASKS, PEERS, LOSSLESS = (
-    Path("docs/results", name) for name in ("data", "quality", "tasks", "peers", "lossless")
+SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREMISE, SIGNAL = (
+    Path("docs/results", name) for name in ("data", "quality", "tasks", "peers", "lossless", "premise", "signal")
 )
 BENCH = "depthsched bench --json --backends compiled --baseline none"
 BBH = "sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects"
@@ -138,9 +138,34 @@ def lossless(questions: Path, scratch: Path) -> Iterator[str]:
     where = f"benchmarks lossless {quote(str(questions))} --profile {quote(str(scratch / 'profile'))}"
     one = "--dtype float32 --limit 1 --max-new-tokens 256 --no-others"
     yield f"{where} {one} --draft-tokens 1,2,3 --repeats 1 > {LOSSLESS}/float32-fixed.json"
-    auto = "--plans constant:depth=20 --draft-tokens auto --repeats 1"
+    auto = "--plans constant:depth=20 --draft-tokens auto --repeats 3"
     yield f"{where} {one} {auto} > {LOSSLESS}/float32-auto.json"
     yield f"{where} --dtype float32 --limit 1 --draft-tokens auto --repeats 1 > {LOSSLESS}/float32-others.json"
     yield f"{where} --dtype bfloat16 > {LOSSLESS}/bfloat16.json"
     yield f"{where} --dtype bfloat16 --weights native > {LOSSLESS}/native.json"
     yield "benchmarks pages lossless"
+
+
+def premise(data: Path, scratch: Path) -> Iterator[str]:
+    """For the page on the premise of D³, with a profile of mixed prompts from :func:`quality`."""
+    where, kept = quote(str(data)), quote(str(scratch))
+    yield f"benchmarks prompts {where} {kept}"
+    sets = {
+        "gsm8k": quote(str(data / "gsm8k" / "test-500.jsonl")),
+        "ifeval": f"{kept}/ifeval-test.jsonl",
+        "xquad": f"{kept}/xquad-test.jsonl",
+    }
+    orders = quote(";".join(("ranked", "ranked:bridges=false", "middle-out")))
+    for name, prompts in sets.items():
+        yield (
+            f"depthsched oracle --json --prompts {prompts} --limit 48 --profile {kept}/mixed --order {orders}"
+            f" > {PREMISE}/{name}.json"
+        )
+    yield "benchmarks pages premise"
+
+
+def signal(data: Path) -> Iterator[str]:
+    """For the page on signal."""
+    yield f"benchmarks peeking > {SIGNAL}/peeking.json"
+    yield f"benchmarks signal {quote(str(data))} --limit 40 > {SIGNAL}/plain.json"
+    yield "benchmarks pages signal"

@@ -9,23 +9,47 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 from depthsched.score import read_prompts
 
-TEST, FIT, GSM8K = 4, 6, 56
+TEST, FIT, GSM8K = 4, 12, 160
+IFEVAL_FIT, IFEVAL_TEST, XQUAD_TEST = 150, 48, 48
 
 
 def prompts(data: Path, out: Path) -> dict[str, int]:
-    """Write bbh-test.jsonl, the first 4 prompts of every task in DATA/bbh, and mixed.jsonl, to calibrate on.
+    """Write what is judged on, and mixed.jsonl, to calibrate on; no prompt is in both.
 
-    The second holds 56 training prompts of DATA/gsm8k and 6 other prompts of every BBH task.
+    bbh-test.jsonl has the first 4 prompts of the second half of every task in DATA/bbh, ifeval-test.jsonl 48 rows of
+    DATA/ifeval after the first 150, xquad-test.jsonl 48 questions of DATA/xquad with their texts. mixed.jsonl has 160
+    training questions of DATA/gsm8k, 12 prompts of the first half of every BBH task, and the first 150 rows of IFEval.
     """
-    tasks = [[p.text for p in read_prompts(path, TEST + FIT)] for path in sorted((data / "bbh").glob("*.json"))]
+    tasks = [[p.text for p in read_prompts(path)] for path in sorted((data / "bbh").glob("*.json"))]
     if not tasks:
-        raise SettingsError(f"{data / 'bbh'} holds no task; DATA needs bbh/*.json and gsm8k/train-2000.jsonl")
+        raise SettingsError(f"{data / 'bbh'} holds no task; DATA needs bbh, gsm8k, ifeval and xquad")
+    halves = [(task[: len(task) // 2], task[len(task) // 2 :]) for task in tasks]
     gsm8k = [p.text for p in read_prompts(data / "gsm8k" / "train-2000.jsonl", GSM8K)]
+    ifeval = [p.text for p in read_prompts(_only(data / "ifeval"))]
     out.mkdir(parents=True, exist_ok=True)
-    return {
-        "bbh-test": _write(out / "bbh-test.jsonl", [text for task in tasks for text in task[:TEST]]),
-        "mixed": _write(out / "mixed.jsonl", gsm8k + [text for task in tasks for text in task[TEST:]]),
+    fit = gsm8k + [text for first, _ in halves for text in first[:FIT]] + ifeval[:IFEVAL_FIT]
+    files = {
+        "mixed": fit,
+        "bbh-test": [text for _, second in halves for text in second[:TEST]],
+        "ifeval-test": ifeval[IFEVAL_FIT : IFEVAL_FIT + IFEVAL_TEST],
+        "xquad-test": _xquad(_only(data / "xquad"))[:XQUAD_TEST],
     }
+    return {name: _write(out / f"{name}.jsonl", texts) for name, texts in files.items()}
+
+
+def _only(folder: Path) -> Path:
+    """The one file of rows in a folder."""
+    files = sorted(folder.glob("*.jsonl"))
+    if len(files) != 1:
+        raise SettingsError(f"{folder} has {len(files)} files *.jsonl; it needs one")
+    return files[0]
+
+
+def _xquad(file: Path) -> list[str]:
+    """One question of every text, with the text in front."""
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    first = {row["context"]: row["question"] for row in reversed(rows)}
+    return [f"{context}\n\nQuestion: {question}" for context, question in reversed(first.items())]
 
 
 def _write(path: Path, texts: Iterable[str]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 
 from ..process import ROOT
-from . import lossless, peers, quality, renewal, signal, speed, tasks
+from . import lossless, peers, premise, quality, renewal, signal, speed, tasks
 
 RESULTS = ROOT / "docs" / "results"
 PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
@@ -21,6 +21,7 @@ PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
     "tasks": {RESULTS / "tasks.md": {"all": lambda: tasks.tables(RESULTS / "tasks")}},
     "gpu": {RESULTS / "gpu.md": {"all": lambda: speed.tables(RESULTS / "gpu")}},
     "lossless": {RESULTS / "lossless.md": {"all": lambda: lossless.tables(RESULTS / "lossless")}},
+    "premise": {RESULTS / "premise.md": premise.tables(RESULTS / "premise")},
     "signal": {RESULTS / "signal.md": signal.tables(RESULTS / "signal")},
     "peers": {RESULTS / "peers.md": {"all": lambda: peers.tables(RESULTS / "peers")}},
 }

@@ -26,6 +26,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         *evidence.tasks(DATA, SCRATCH),
         *evidence.peers(ENV, SCRATCH),
         *evidence.lossless(DATA, SCRATCH),
+        *evidence.premise(DATA, SCRATCH),
+        *evidence.signal(DATA),
     ]
 
 
@@ -42,20 +44,21 @@ def test_every_line_is_a_command_that_parses(lines: list[str]) -> None:
         context = command.make_context(name, list(words))  # wrong options raise
         seen.add((module, name))
         for spec in (context.params.get("plans") or context.params.get("schedule") or "full").split(";"):
-            parse_schedule(spec.partition("+profile=")[0].partition("@")[0])
+            if spec != "auto":
+                parse_schedule(spec.partition("+profile=")[0].partition("@")[0])
     assert {name for module, name in seen if module == "benchmarks"} == {
         "memory", "cold", "first", "long", "batching", "study", "paired", "prompts", "pages", "peers", "lossless",
-        "renewal",
+        "renewal", "peeking", "signal",
     }  # fmt: skip
 
 
 def test_together_they_measure_every_file_that_is_kept(lines: list[str]) -> None:
     targets = [target for _, target in map(evidence.split, lines) if target]
     assert len(set(targets)) == len(targets)
-    folders = ("data", "quality", "tasks", "peers", "lossless")
+    folders = ("data", "quality", "tasks", "peers", "lossless", "premise", "signal")
     kept = {path.relative_to(ROOT) for name in folders for path in (ROOT / "docs/results" / name).rglob("*.json")}
     missing = set(targets) - kept  # the pages of these say so while they are not measured
-    assert {path for path in missing if path.parent != evidence.LOSSLESS} <= {
+    assert {path for path in missing if path.parent not in (evidence.LOSSLESS, evidence.PREMISE)} <= {
         evidence.PEERS / "smollm2.json",
         evidence.QUALITY / "renewal.json",
     }

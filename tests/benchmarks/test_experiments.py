@@ -10,7 +10,7 @@ import pytest
 
 import depthsched as ds
 from benchmarks.pages import lossless, renewal, speed
-from benchmarks.prompts import FIT, GSM8K, TEST
+from benchmarks.prompts import FIT, GSM8K, IFEVAL_FIT, TEST
 
 from ..commands import Result
 from ..tiny import LAYERS
@@ -209,21 +209,36 @@ def test_runs_that_renew_beside_schedules_of_the_same_bytes(run: Run, folder: Pa
 
 
 def test_prompts_to_calibrate_on_are_not_those_to_measure_on(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "bbh").mkdir()
-    (tmp_path / "gsm8k").mkdir()
+    def write(name: str, rows: list[dict[str, str]]) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+
     for task in "ab":
-        rows = [{"input": f"{task} {i}", "target": ""} for i in range(20)]
+        (tmp_path / "bbh").mkdir(exist_ok=True)
+        rows = [{"input": f"{task} {i}", "target": ""} for i in range(40)]
         (tmp_path / "bbh" / f"{task}.json").write_text(json.dumps({"examples": rows}))
-    train = [json.dumps({"question": f"train {i}", "answer": ""}) for i in range(99)]
-    (tmp_path / "gsm8k" / "train-2000.jsonl").write_text("\n".join(train))
+    write("gsm8k/train-2000.jsonl", [{"question": f"train {i}", "answer": ""} for i in range(GSM8K + 9)])
+    write("ifeval/some.jsonl", [{"prompt": f"do {i}"} for i in range(IFEVAL_FIT + 20)])
+    write("xquad/some.jsonl", [{"context": f"text {i // 3}", "question": f"why {i}"} for i in range(30)])
+    counts = {"mixed": GSM8K + 2 * FIT + IFEVAL_FIT, "bbh-test": 2 * TEST, "ifeval-test": 20, "xquad-test": 10}
+    assert run("prompts", tmp_path, tmp_path / "out").json() == counts
+    found = {
+        name: [json.loads(line)["prompt"] for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
+        for name in counts
+    }
+    assert {name: len(texts) for name, texts in found.items()} == counts
+    assert len({text for texts in found.values() for text in texts}) == sum(counts.values())
+    assert found["bbh-test"] == [f"{task} {i}" for task in "ab" for i in range(20, 24)]
+    assert found["xquad-test"][1] == "text 1\n\nQuestion: why 3"
+
+
+def test_a_folder_without_its_one_file_is_named(run: Run, tmp_path: Path) -> None:
+    for folder in ("bbh", "gsm8k", "ifeval"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "bbh" / "a.json").write_text(json.dumps({"examples": [{"input": "x", "target": "y"}] * 3}))
+    (tmp_path / "gsm8k" / "train-2000.jsonl").write_text('{"question": "q"}')
     result = run("prompts", tmp_path, tmp_path / "out")
-    assert result.json() == {"bbh-test": 2 * TEST, "mixed": GSM8K + 2 * FIT}
-    test, mixed = (
-        [json.loads(line)["prompt"] for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
-        for name in ("bbh-test", "mixed")
-    )
-    assert len({*test, *mixed}) == len(test) + len(mixed) == 2 * TEST + GSM8K + 2 * FIT
-    assert {text[0] for text in test} == {"a", "b"}
+    assert (result.code, "ifeval has 0 files" in result.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ..plans import DepthPlan
 from ..ranker import LayerRanker
 from .fit import correction_sites, fit_keep_set
 from .judge import Quality, judge_constant, judge_plan
+from .refine import refine
 from .study import Study
 
 Say = Callable[[str], None]
@@ -27,10 +28,14 @@ class Search:
     ----------
     study : Study
         The samples, which judge and which bridges are fitted on.
+    say : callable
+    refine : int
+        Passes that refine the bridges of the order that wins; 0: they stay as they were fitted.
     """
 
     study: Study
     say: Say
+    refine: int = 0
 
     @property
     def layers(self) -> int:
@@ -73,9 +78,16 @@ class Search:
             keep = keep_layers(drop_order, depth, self.layers)
             self.say(f"bridges of depth {depth}")
             found[depth], about = self.fit(f"depth-{depth}", keep, corrections)
-            quality = self._quality(f"kl-{depth}", partial(judge_constant, self.study.held, keep, found[depth]))
-            curve.append({"depth": depth, **quality._asdict(), "fits": about})
+            row = {"depth": depth, **self._held(f"kl-{depth}", keep, found[depth]), "fits": about}
+            if self.refine:
+                found[depth], seen = self.refined(f"refined-{depth}", keep, found[depth])
+                fitted = {name: row[name] for name in Quality._fields}
+                row |= {**self._held(f"refined-kl-{depth}", keep, found[depth]), "fitted": fitted, "refining": seen}
+            curve.append(row)
         return found, curve
+
+    def _held(self, name: str, keep: Sequence[int], bridges: Mapping[int, Bridge]) -> dict[str, float]:
+        return self._quality(name, partial(judge_constant, self.study.held, keep, bridges))._asdict()
 
     def measure(self, plan: DepthPlan) -> Quality:
         """What a plan costs on held-out prompts."""
@@ -92,3 +104,10 @@ class Search:
             return {layer: fit.bridge for layer, fit in fits.items()}, about
 
         return self.study.units.bridges(name, compute)
+
+    def refined(self, name: str, keep: Sequence[int], fitted: Mapping[int, Bridge]) -> tuple[dict[int, Bridge], Any]:
+        """Fitted bridges after :attr:`refine` passes, and the mean KL of each pass."""
+        self.say(f"refining those of depth {len(keep)}")
+        return self.study.units.bridges(
+            name, lambda: refine(self.study.fitted, keep, fitted, self.refine, self.study.seed)
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ..score.staircase import Staircase
 from ..score.streams import Streams
 
 BATCH_TOKENS = 4096
+Kind = TypeVar("Kind", bound=Staircase)
 
 
 class Corpus:
@@ -83,12 +85,19 @@ class Batch:
 
     def streams(self, most: int) -> Iterator[Streams]:
         """The same for drafts, as many samples at once as have ``most`` positions with padding; one at least."""
+        return self._pieces(most, Streams)
+
+    def stairs(self, most: int) -> Iterator[Staircase]:
+        """:meth:`staircase` in pieces of like size, for what keeps more of each position than its state."""
+        return self._pieces(most, Staircase)
+
+    def _pieces(self, most: int, kind: type[Kind]) -> Iterator[Kind]:
         keys = self._keys()
         prompt, steps = keys[0][0].shape[2], max(self.counts)
         size = max(most // (prompt + steps), 1)
         for begin in range(0, len(self.samples), size):
             end = begin + size
-            yield Streams(self.adapter, self.samples[begin:end], self._same_prompts(keys, begin, end))
+            yield kind(self.adapter, self.samples[begin:end], self._same_prompts(keys, begin, end))
 
     def _keys(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """K and V of the prompts, a pair for each layer."""

@@ -45,6 +45,8 @@ class Options:
         Share of the prompts that judge, and that no bridge is fitted on; at most 24 prompts.
     seed : int
         Draws which prompts judge, and whatever a ranker draws.
+    refine : int
+        Passes of gradient descent on KL that bridges go through after the fit; 0: none. Minutes a pass and depth.
     """
 
     min_depth: int | None = None
@@ -52,6 +54,7 @@ class Options:
     corrections: int = 4
     held_out: float = 0.2
     seed: int = 0
+    refine: int = 0
 
     def __post_init__(self) -> None:
         if len(self.rankers) != len(self.orders) or not self.orders:
@@ -59,6 +62,8 @@ class Options:
             raise SettingsError(f"orders {given}: give one or more rankers, each once, such as {', '.join(ORDERS)}")
         if self.corrections < 0:
             raise SettingsError(f"corrections={self.corrections} must be at least 0")
+        if self.refine < 0:
+            raise SettingsError(f"refine={self.refine} must be at least 0")
         if not 0 < self.held_out < 1:
             raise SettingsError(f"held_out={self.held_out} must be in (0, 1)")
 
@@ -132,6 +137,8 @@ def calibrate(
         raise SettingsError(f"schedule family {family!r} serves a target; give max KL, min agreement or a speed-up too")
     if target is not None and check is not None:
         raise SettingsError("drafts lose no quality, so that a target says nothing about them; leave it out")
+    if options.refine and check is not None:
+        raise SettingsError("refining lowers KL along a skipping run, and drafts start from full depth; leave it out")
     horizon = max(len(sample.completion) for sample in usable)
     check_family(family, adapter.num_layers, drops, horizon)
 
@@ -143,7 +150,7 @@ def calibrate(
 
     held, fitted = split(usable, options)
     say(f"full depth on {len(held)} held-out prompts and {len(fitted)} to fit on")
-    search = Search(Study.of(adapter, fitted, held, units, drops, options.seed), say)
+    search = Search(Study.of(adapter, fitted, held, units, drops, options.seed), say, options.refine)
     profile = Profile(
         model=identity,
         drop_order=(),

@@ -62,6 +62,12 @@ def calibrate(
     corrections: Annotated[
         int, typer.Option("--corrections", help="A correction at every so many kept layers; 0: none.")
     ] = 4,
+    refine: Annotated[
+        int,
+        typer.Option(
+            "--refine", min=0, help="Passes of gradient descent on KL after the fit, on bridges alone; minutes each."
+        ),
+    ] = 0,
     limit: Annotated[int | None, typer.Option("--limit", help="Use only so many prompts.")] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", help="Length of the model's own answers.")
@@ -92,7 +98,11 @@ def calibrate(
     target = Target(**given) if any(value is not None for value in given.values()) else None
     if check and (target or schedule_family != "constant"):
         raise SettingsError("--for drafting takes no target and no schedule family: drafts lose no quality")
-    options = Options(min_depth=min_depth, orders=split_rankers(orders), corrections=corrections, seed=seed)
+    if check and refine:
+        raise SettingsError("--for drafting takes no --refine: it lowers KL along a skipping run")
+    options = Options(
+        min_depth=min_depth, orders=split_rankers(orders), corrections=corrections, seed=seed, refine=refine
+    )
     loaded, _, samples = load_samples(model, prompts, limit, max_new_tokens, raw, "float32", device, weights)
     profile = run(
         loaded,

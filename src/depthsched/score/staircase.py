@@ -123,6 +123,16 @@ class Staircase:
         PlanError
             A layer would run again after it was skipped.
         """
+        return self.passes(depths, keep_sets, bridges, tap)
+
+    def passes(
+        self,
+        depths: Sequence[int],
+        keep_sets: Mapping[int, Sequence[int]],
+        bridges: Bridges | None = None,
+        tap: Tap | None = None,
+    ) -> torch.Tensor:
+        """:meth:`run`, recorded for a gradient where one is asked for."""
         stairs = _stairs(depths, keep_sets, self.adapter.num_layers)
         cache = DynamicCache()
         for i, (keys, values) in enumerate(self.keys):
@@ -188,11 +198,12 @@ class _Stair:
 
 
 def _bridged(hidden: torch.Tensor, spans: Spans) -> torch.Tensor:
-    if spans:
-        hidden = hidden.clone()
-        for columns, bridge in spans:
-            hidden[:, columns] = bridge(hidden[:, columns])
-    return hidden
+    if not spans:
+        return hidden
+    found = hidden.clone()  # every span has columns of its own
+    for columns, bridge in spans:
+        found[:, columns] = bridge(hidden[:, columns])
+    return found
 
 
 def _cut(kwargs: dict[str, Any], count: int, of: int) -> dict[str, Any]:
