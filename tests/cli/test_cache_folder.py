@@ -27,11 +27,10 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, smollm2: Any) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) -> Path:
     path = tmp_path_factory.mktemp("cache")
-    _, tokenizer = smollm2
-    make_tiny("llama", "sdpa", vocab_size=len(tokenizer)).save_pretrained(path / "model")
-    tokenizer.save_pretrained(path / "model")
+    make_tiny("llama", "sdpa", vocab_size=len(small_tokenizer)).save_pretrained(path / "model")
+    small_tokenizer.save_pretrained(path / "model")
     (path / "some.gguf").write_bytes(b"GGUF")
     (path / "file").write_text("")
     (path / "cache").mkdir()

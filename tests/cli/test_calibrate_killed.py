@@ -17,11 +17,10 @@ from ..tiny import make_tiny
 
 
 @pytest.fixture
-def command(tmp_path: Path, smollm2: tuple[Any, Any]) -> Callable[[str], list[str]]:
-    """``command(out)``: the words that calibrate a tiny model with the vocabulary of SmolLM2."""
-    _, tokenizer = smollm2
-    make_tiny("llama", "sdpa", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+def command(tmp_path: Path, small_tokenizer: Any) -> Callable[[str], list[str]]:
+    """``command(out)``: the words that calibrate a tiny model with a chat template."""
+    make_tiny("llama", "sdpa", vocab_size=len(small_tokenizer)).save_pretrained(tmp_path / "model")
+    small_tokenizer.save_pretrained(tmp_path / "model")
     rows = [{"prompt": f"How much is {i} plus {i * i}?"} for i in range(16)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     common = ["--model", tmp_path / "model", "--prompts", tmp_path / "prompts.jsonl", "-n", 32, "--min-depth", 3]

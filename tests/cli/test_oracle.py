@@ -12,8 +12,8 @@ from ..sweep.helpers import make_folder
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, smollm2: tuple[Any, Any]) -> Path:
-    return make_folder(tmp_path_factory.mktemp("oracle"), smollm2[1])
+def home(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) -> Path:
+    return make_folder(tmp_path_factory.mktemp("oracle"), small_tokenizer)
 
 
 def test_json_table_and_page(cli: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

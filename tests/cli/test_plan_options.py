@@ -21,11 +21,10 @@ CORE = "depth clipped from 2 to 4: order middle-out keeps 4 core layers"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, smollm2: Any) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) -> Path:
     path = tmp_path_factory.mktemp("home")
-    _, tokenizer = smollm2
-    make_tiny("llama", "sdpa", vocab_size=len(tokenizer)).save_pretrained(path / "model")
-    tokenizer.save_pretrained(path / "model")
+    make_tiny("llama", "sdpa", vocab_size=len(small_tokenizer)).save_pretrained(path / "model")
+    small_tokenizer.save_pretrained(path / "model")
     (path / "prompts.jsonl").write_text(json.dumps({"prompt": "How much is 2 plus 3?", "completion": " 2 and 3 is 5"}))
     return path
 

@@ -29,13 +29,12 @@ DAMAGE = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, smollm2: tuple[Any, Any]) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) -> Path:
     """A tiny model in a folder, a file of prompts and a profile ``p`` for it, its bridges drawn at random."""
     path = tmp_path_factory.mktemp("home")
-    _, tokenizer = smollm2
-    model = make_tiny("llama", "sdpa", vocab_size=len(tokenizer))
+    model = make_tiny("llama", "sdpa", vocab_size=len(small_tokenizer))
     model.save_pretrained(path / "model")
-    tokenizer.save_pretrained(path / "model")
+    small_tokenizer.save_pretrained(path / "model")
     (path / "prompts.jsonl").write_text(json.dumps({"prompt": "How much is 2 plus 3?", "completion": " 2 and 3 is 5"}))
     save(path / "p", model)
     return path

@@ -14,12 +14,11 @@ KEYS = ["kl", "agreement", "perplexity_full", "perplexity", "mean_depth", "token
 
 
 @pytest.fixture
-def folder(tmp_path, smollm2, monkeypatch):
-    """A tiny model with the vocabulary of SmolLM2, and prompts."""
+def folder(tmp_path, small_tokenizer, monkeypatch):
+    """A tiny model and its tokenizer, and prompts."""
     monkeypatch.setenv("DEPTHSCHED_CACHE", str(tmp_path / "cache"))
-    _, tokenizer = smollm2
-    make_tiny("llama", "sdpa", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    make_tiny("llama", "sdpa", vocab_size=len(small_tokenizer)).save_pretrained(tmp_path / "model")
+    small_tokenizer.save_pretrained(tmp_path / "model")
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
     rows = [{"prompt": f"How much is {i} plus {i * i}?"} for i in range(8)]
     (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))

@@ -78,7 +78,7 @@ def test_one_pass_equals_single_steps(
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_every_family(variant: str) -> None:
     plan = reaching("middle-out:head=1,tail=1")
-    assert worst(tiny(variant, "sdpa"), plan, samples([(3, 8), (6, 4)]), some_bridges(plan, 32), [5]) < 1e-4
+    assert worst(tiny(variant, "sdpa"), plan, samples([(3, 5), (6, 2)]), some_bridges(plan, 32), [5]) < 1e-4
 
 
 def test_a_pass_needs_the_states_where_it_begins() -> None:
@@ -96,10 +96,10 @@ def test_where_a_pass_begins() -> None:
     assert first_change(range(8), (8,), 8) == 7
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(order=st.sampled_from(ORDERS), with_bridges=st.booleans(), seed=st.integers(0, 99))
 def test_answers_are_those_of_step_by_step_decoding(order: str, with_bridges: bool, seed: int) -> None:
-    model, rows = tiny("llama", "sdpa"), samples([(3, 7), (5, 4)], seed)
+    model, rows = tiny("llama", "sdpa"), samples([(3, 6), (5, 3)], seed)
     plan = reaching(order)
     bridges = some_bridges(plan, 32) if with_bridges else {}
     found = {row[0].sample: row[0] for row in answers_of(adapter_for(model), [bridged(plan, bridges)], rows)}
@@ -121,7 +121,7 @@ def test_answers_are_those_of_step_by_step_decoding(order: str, with_bridges: bo
 
 
 def _constant(plan: ds.DepthPlan, depth: int) -> ds.DepthPlan:
-    return dataclasses.replace(plan, depths=(LAYERS, *[depth] * 9), horizon=10)
+    return dataclasses.replace(plan, depths=(LAYERS, *[depth] * 5), horizon=6)
 
 
 AGREE = np.array([[1, 0, 0, 1, 0], [0, 0, 1, 1, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)

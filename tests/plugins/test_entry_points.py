@@ -130,20 +130,27 @@ def test_a_plug_in_is_used_like_a_built_in(tmp_path: Path) -> None:
 def test_a_broken_plug_in_is_named_and_the_rest_work(tmp_path: Path, code: str, words: list[str]) -> None:
     distribution(tmp_path, "a-broken-plugin", code)
     distribution(tmp_path, "b-good-plugin", schedule_code("Good", "good"))
-    found = python(REGISTRY, tmp_path)
-    assert set(found["failures"]) == {"a-broken-plugin"}
-    for word in words:
-        assert word in found["failures"]["a-broken-plugin"]
-    assert found["schedules"]["good"] == "b-good-plugin 1.0"
-    assert {"d3", "full"} <= set(found["schedules"])
-
-    listed = command("list", folders=(tmp_path,))
+    listed = command("list", "--json", folders=(tmp_path,))
     assert listed.returncode == 0
-    assert "a-broken-plugin" in listed.stderr
+    found = json.loads(listed.stdout)
+    ((name, failure),) = ((one["plugin"], one["error"]) for one in found["failures"])
+    assert name == "a-broken-plugin"
+    for word in words:
+        assert word in failure
+    schedules = {row["name"]: row["plugin"] for row in found["rows"] if row["kind"] == "schedule"}
+    assert schedules["good"] == "b-good-plugin"
+    assert {"d3", "full"} <= set(schedules)
     unknown = command("show", "missing", "--layers", "8", folders=(tmp_path,))
     assert unknown.returncode == 2
     assert "a-broken-plugin" in unknown.stderr
     assert len(unknown.stderr.splitlines()) == 1
+
+
+def test_a_list_for_people_says_what_was_not_loaded(tmp_path: Path) -> None:
+    distribution(tmp_path, "a-broken-plugin", "import no_such_module_at_all")
+    listed = command("list", folders=(tmp_path,))
+    assert listed.returncode == 0
+    assert "a-broken-plugin" in listed.stderr
 
 
 def test_two_plug_ins_with_one_name_are_both_named(tmp_path: Path) -> None:

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 import depthsched as ds
 from depthsched.errors import SettingsError, UnknownNameError
 
-pytestmark = pytest.mark.quick
-
 
 def mean(schedule, num_layers, horizon, order):
     return ds.plan(schedule, order, num_layers=num_layers, horizon=horizon).mean_depth

@@ -13,8 +13,6 @@ from depthsched.errors import SettingsError
 from depthsched.plugins import parse_schedule
 from depthsched.testing import check_order, check_schedule
 
-pytestmark = pytest.mark.quick
-
 HEAD = """from __future__ import annotations
 import abc
 import dataclasses

@@ -15,8 +15,6 @@ from depthsched.errors import PlanError
 
 from .strategies import plans
 
-pytestmark = pytest.mark.quick
-
 
 @st.composite
 def shapes(draw: st.DrawFn, num_layers: int) -> ds.ModelShape:

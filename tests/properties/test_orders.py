@@ -9,8 +9,6 @@ from depthsched.errors import SettingsError
 
 from .strategies import ORDERS, any_order
 
-pytestmark = pytest.mark.quick
-
 
 @st.composite
 def order_and_layers(draw):

@@ -14,8 +14,6 @@ from depthsched.schedule import Signals
 
 from .strategies import plans
 
-pytestmark = pytest.mark.quick
-
 
 @given(plans())
 def test_keep_sets_follow_the_depths(plan):

@@ -20,8 +20,6 @@ from depthsched.profile import FORMAT, checksum
 
 from .strategies import any_order, any_schedule, short_specs
 
-pytestmark = pytest.mark.quick
-
 LAYERS = 8
 WORDS = st.text(st.characters(codec="ascii", exclude_characters="@+;", categories=("L", "N", "P")), min_size=1)
 

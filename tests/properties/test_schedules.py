@@ -21,8 +21,6 @@ from depthsched.testing.strategies import instances
 
 from .strategies import SCHEDULES, any_schedule
 
-pytestmark = pytest.mark.quick
-
 LAST = 10**6
 # Every step at first, then around powers of two, up to a million.
 FAR = np.unique([*range(70), *(2**k + d for k in range(6, 20) for d in (-1, 0, 1)), LAST]).astype(np.int64)

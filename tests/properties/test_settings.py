@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from depthsched.errors import SettingsError
 from depthsched.settings import Settings, setting
 
-pytestmark = pytest.mark.quick
-
 Measure = Literal["score", "bench", "eval"]
 
 

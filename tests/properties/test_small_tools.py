@@ -21,8 +21,6 @@ from depthsched import files, text
 from depthsched.errors import SettingsError
 from depthsched.stats import Interval, bootstrap
 
-pytestmark = pytest.mark.quick
-
 
 @given(st.text() | st.binary(), st.integers(1, 64))
 def test_a_digest_is_the_start_of_sha256(content: str | bytes, chars: int) -> None:

@@ -15,7 +15,6 @@ def accumulate(x: Tensor, y: Tensor) -> None:
     x.copy_(z.sum(-1, keepdim=True) + x)
 
 
-@pytest.mark.quick
 def test_a_replay_does_the_same_to_the_same_tensors() -> None:
     x, y = torch.randn(3, 4), torch.randn(5, 4)
     other = x.clone()

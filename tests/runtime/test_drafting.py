@@ -18,8 +18,6 @@ from depthsched.runtime.rounds import Round, payoff, report_lines, summary
 
 from ..tiny import LAYERS, prompt, tiny
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.mark.parametrize(
     ("given_as", "rule", "number", "text"),
@@ -216,6 +214,7 @@ def test_the_threshold_of_draft_and_verify() -> None:
     assert rule.threshold == pytest.approx(0.9 * 0.6 + 0.1 * 0.61)
 
 
+@pytest.mark.quick
 def test_an_unsure_token_ends_a_draft() -> None:
     model, inputs = tiny("llama", "sdpa"), prompt(1, 6)
     run = ds.generate(model, inputs, "constant:depth=6", max_new_tokens=30, lossless=True, draft_tokens="confidence:1")
@@ -253,6 +252,7 @@ def test_what_drafting_was_worth() -> None:
     assert "predicted 0.97x and measured 0.94x" in "\n".join(report_lines(rounds, []))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("draft_tokens", ["auto", 3, "confidence", "del"])
 def test_every_rule_reports_what_it_was_worth(draft_tokens: Any) -> None:
     model, inputs = tiny("llama", "sdpa"), prompt(2, 6)

@@ -11,6 +11,7 @@ from depthsched.adapters import adapter_for
 from depthsched.runtime.eager import EagerBackend
 from depthsched.runtime.loop import DecodeLoop
 
+from ..covering import covering
 from ..tiny import LAYERS, prompt, tiny
 
 PLAN = ds.plan("d3:alpha=0.95,start=2", num_layers=LAYERS, horizon=24)
@@ -51,9 +52,9 @@ def stops(batch: int, at: list[int], **options: Any) -> list[int]:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("stride", [2, 5, 8, 40])
-@pytest.mark.parametrize("sample", [False, True])
-@pytest.mark.parametrize("at", [[9], [0], [23], [4, 14, 11]])
+@pytest.mark.parametrize(
+    ("stride", "sample", "at"), covering((2, 5, 8, 40), (False, True), ([9], [0], [23], [4, 14, 11]))
+)
 def test_a_longer_stride_gives_the_same_run(stride: int, sample: bool, at: list[int]) -> None:
     options: dict[str, Any] = {"do_sample": sample}
     options["eos_token_id"] = stops(len(at), at, **options)

@@ -18,6 +18,7 @@ from depthsched.errors import PlanError
 from depthsched.runtime.lossless import accept
 from depthsched.runtime.rounds import Round, acceptance
 
+from ..covering import covering
 from ..tiny import LAYERS, MAIN, VARIANTS, make_tiny, prompt, tiny
 from .helpers import RaiseAt, UpAndDown
 from .test_backends import compiles
@@ -41,20 +42,20 @@ def drafted(model: Any, inputs: Any, plan: Any, steps: int = STEPS, **options: A
     return ds.generate(model, inputs, plan, max_new_tokens=steps, lossless=True, **options)
 
 
+# Any two of model, plan, batch and rule with each backend; test_any_plan_draft_and_end draws from all of them.
+CASES = covering(MAIN, PLANS, (1, 4), (1, 3, "auto", "confidence:0.2", "del"))
+
+
 @pytest.mark.quick
 @backends
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("variant", MAIN)
-def test_tokens_are_those_of_full_depth(variant: str, plan: Any, batch: int, backend: str) -> None:
+@pytest.mark.parametrize(("variant", "plan", "batch", "count"), CASES)
+def test_tokens_are_those_of_full_depth(variant: str, plan: Any, batch: int, count: Any, backend: str) -> None:
     model, inputs = tiny(variant, "sdpa"), prompt(batch, 6)
-    want = full(model, inputs)
-    for count in (1, 3, "auto", "confidence:0.2", "del"):
-        run = drafted(model, inputs, plan, draft_tokens=count, backend=backend)
-        assert run.trace.backend == backend
-        assert torch.equal(run.sequences, want)
-        assert run.trace.rounds
-        assert sum(1 for _ in run.trace.steps) == STEPS
+    run = drafted(model, inputs, plan, draft_tokens=count, backend=backend)
+    assert run.trace.backend == backend
+    assert torch.equal(run.sequences, full(model, inputs))
+    assert run.trace.rounds
+    assert sum(1 for _ in run.trace.steps) == STEPS
 
 
 @pytest.mark.parametrize("variant", sorted(set(VARIANTS) - set(MAIN)))

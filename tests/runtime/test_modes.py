@@ -7,6 +7,7 @@ from transformers import DynamicCache, LogitsProcessorList, StaticCache, pipelin
 import depthsched as ds
 from depthsched.errors import CacheError
 
+from ..covering import covering
 from ..tiny import LAYERS, prompt, tiny
 from .helpers import Capture, UpAndDown, closest, greedy, padded_ids
 from .oracle import oracle_logits
@@ -30,15 +31,23 @@ DROPS_FIRST = ds.plan("d3:alpha=0.8", "list:layers=0+1+7+4+2", num_layers=LAYERS
 RISES = ds.plan(UpAndDown(), "list:layers=0+1+7+4+2", num_layers=LAYERS, horizon=12)
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"cache_implementation": "static"}, {"prefill_chunk_size": 1}, {"prefill_chunk_size": 3}],
-    ids=["dynamic", "static", "chunks-of-1", "chunks-of-3"],
+# Each three of these in every combination; one row or four padded ones change with the rest.
+CASES = covering(
+    ("llama", "mistral-sliding", "qwen2-sliding"),
+    {"early-exit": PLAN, "drops-layer-0": DROPS_FIRST, "rises": RISES},
+    {
+        "dynamic": {},
+        "static": {"cache_implementation": "static"},
+        "chunks-of-1": {"prefill_chunk_size": 1},
+        "chunks-of-3": {"prefill_chunk_size": 3},
+    },
+    (1, 4),
+    strength=3,
 )
-@pytest.mark.parametrize("plan", [PLAN, DROPS_FIRST, RISES], ids=["early-exit", "drops-layer-0", "rises"])
-@pytest.mark.parametrize("variant", ["llama", "mistral-sliding", "qwen2-sliding"])
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("variant", "plan", "options", "batch"), CASES)
 def test_caches_padding_and_chunked_prefill(variant, plan, options, batch):
     check_scheduled(tiny(variant), prompt(batch, 7), plan, 12, **options)
 

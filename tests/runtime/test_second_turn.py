@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicCache
 import depthsched as ds
 from depthsched.errors import CacheError
 
+from ..covering import covering
 from ..tiny import MAIN, make_tiny, prompt, tiny
 from .helpers import UpAndDown, greedy
 from .test_backends import compiles
@@ -26,9 +27,8 @@ PLANS: dict[str, tuple[Any, dict[str, Any]]] = {
     "checked": ("constant:depth=5", {"verify_below": 0.02}),
     "distance": ("constant:depth=5", {"renew": 4}),
 }
-both = [pytest.param("compiled", marks=compiles), "eager"]
-first = pytest.mark.parametrize("first", both)
-second = pytest.mark.parametrize("second", both)
+BACKENDS = {"compiled": pytest.param("compiled", marks=compiles), "eager": "eager"}
+first = pytest.mark.parametrize("first", BACKENDS.values())
 plans = pytest.mark.parametrize(("plan", "rules"), PLANS.values(), ids=PLANS)
 
 
@@ -44,13 +44,11 @@ def and_then(inputs: dict[str, torch.Tensor], sequences: torch.Tensor, seed: int
     return {"input_ids": ids, "attention_mask": torch.cat([mask, later], dim=1)}
 
 
+# Any three of batch, plan and the two backends.
 @pytest.mark.quick
-@first
-@second
-@plans
-@pytest.mark.parametrize("batch", [1, 3])
-def test_tokens_are_those_of_a_fresh_run(batch: int, plan: Any, rules: dict[str, Any], second: str, first: str) -> None:
-    model, inputs = tiny("llama", "eager"), prompt(batch, 6)
+@pytest.mark.parametrize(("batch", "how", "first", "second"), covering((1, 3), PLANS, BACKENDS, BACKENDS, strength=3))
+def test_tokens_are_those_of_a_fresh_run(batch: int, how: Any, first: str, second: str) -> None:
+    model, inputs, (plan, rules) = tiny("llama", "eager"), prompt(batch, 6), how
     run = turn(model, inputs, plan, backend=first, **rules)
     longer = and_then(inputs, run.sequences)
     want = turn(model, longer, plan, backend="eager", **rules)

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 from depthsched.runtime.compiled import step
 
 
-@pytest.mark.quick
 @given(
     context=st.integers(1, 40), count=st.integers(1, 4), batch=st.integers(1, 3), kv_heads=st.integers(1, 3),
     groups=st.integers(1, 4), width=st.sampled_from([2, 8]), seed=st.integers(0, 1000), data=st.data(),
@@ -42,7 +40,6 @@ def test_attention(
     assert torch.allclose(got.double(), wanted.view(batch * count, -1), atol=1e-5)
 
 
-@pytest.mark.quick
 def test_a_token_sees_its_row_up_to_itself() -> None:
     """Rows of different lengths, two tokens each, one row padded."""
     x, tables = torch.empty(4, 3), torch.randn(2, 16, 2).unbind()
@@ -59,7 +56,6 @@ def test_a_token_sees_its_row_up_to_itself() -> None:
     assert seen == [[0, 1, 2, 3], [0, 1, 2, 3, 4], [2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]]
 
 
-@pytest.mark.quick
 def test_free_slots_are_not_read_whatever_they_hold() -> None:
     query, keys, values = torch.randn(1, 2, 4), torch.randn(16, 1, 1, 4), torch.randn(16, 1, 1, 4)
     mask = torch.full((1, 1, 16), float("-inf"))

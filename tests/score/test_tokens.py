@@ -13,8 +13,8 @@ from ..tiny import make_tiny
 
 
 @pytest.fixture(scope="module")
-def small(smollm2):
-    return make_tiny("llama", "sdpa", vocab_size=len(smollm2[1])), smollm2[1]
+def small(small_tokenizer):
+    return make_tiny("llama", "sdpa", vocab_size=len(small_tokenizer)), small_tokenizer
 
 
 @pytest.mark.parametrize("spec", ["constant:depth=5", "d3:alpha=0.9", "full", "confidence:depth=4"])

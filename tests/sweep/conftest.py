@@ -10,9 +10,9 @@ from .helpers import make_folder
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory, smollm2) -> Path:
+def folder(tmp_path_factory, small_tokenizer) -> Path:
     """A tiny model and prompts; do not change them."""
-    return make_folder(tmp_path_factory.mktemp("sweep"), smollm2[1])
+    return make_folder(tmp_path_factory.mktemp("sweep"), small_tokenizer)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A tiny model with the vocabulary of SmolLM2 in a folder, prompts beside it, and grids on both."""
+"""A tiny model with a vocabulary of words in a folder, prompts beside it, and grids on both."""
 
 from __future__ import annotations
 

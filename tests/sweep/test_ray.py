@@ -12,12 +12,13 @@ from depthsched.sweep import Store, read_grid, run_sweep
 from depthsched.sweep.expand import cells_of
 
 from ..plugins.distributions import ROOT, environment
-from .helpers import write_grid
+from .helpers import make_folder, write_grid
 
 
 @pytest.mark.slow
-def test_a_worker_dies_and_no_cell_is_lost(folder, tmp_path):
+def test_a_worker_dies_and_no_cell_is_lost(smollm2, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'depthsched[ray]'")
+    folder = make_folder(tmp_path, smollm2[1])  # all its words: a cell must last until it is killed
     schedules = [
         "full",
         "constant:depth=7@list:layers=30",
