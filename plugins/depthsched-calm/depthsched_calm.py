@@ -37,7 +37,9 @@ class Calm(ds.AdaptiveSchedule):
     layers: int = ds.setting(low=1, high=10**6, budget=True, key="depth", help="layers to run after a sure token")
     threshold: float = ds.setting(0.5, low=0, high=1, help="lead of the most likely token that is sure in the end")
     tau: float = ds.setting(4.0, low=0, high=1000, help="how fast the extra demand on early tokens decays")
-    over: int | None = ds.setting(None, low=1, high=10**9, help="tokens N of the output; left out: as many as asked for")
+    over: int | None = ds.setting(
+        None, low=1, high=10**9, help="tokens N of the output; left out: as many as asked for"
+    )
 
     def for_horizon(self, horizon: int) -> Self:
         resolved = super().for_horizon(horizon)

@@ -40,11 +40,13 @@ def slow_states(study):
     found = []
     for batch in study.fitted.batches:
         for sample in batch.samples:
-            rows = {}
-            hooks = [
-                layer.register_forward_hook(lambda module, args, out, i=i: rows.update({i: args[0][0], i + 1: out[0]}))
-                for i, layer in enumerate(model.model.layers)
-            ]
+            rows, hooks = {}, []
+            for i, layer in enumerate(model.model.layers):
+
+                def keep(module, args, out, i=i, rows=rows):
+                    rows.update({i: args[0][0], i + 1: out[0]})
+
+                hooks.append(layer.register_forward_hook(keep))
             try:
                 model(torch.tensor([[*sample.prompt, *sample.completion[:-1]]]), use_cache=False)
             finally:

@@ -27,6 +27,11 @@ def study():
         yield made
 
 
+def keeping(seen, at):
+    """A hook that keeps what goes in, or, after a forward, what comes out."""
+    return lambda module, args, out=None: seen.update({at: args[0] if out is None else out})
+
+
 @torch.no_grad()
 def slow_outputs(study, *, prompt):
     """``{layer: [(x, attention(x), mlp(x + attention(x))), ...]}`` token by token, from hooks on a plain forward."""
@@ -37,9 +42,9 @@ def slow_outputs(study, *, prompt):
             text = sample.prompt if prompt else sample.prompt + sample.completion[:-1]
             seen, hooks = {}, []
             for i, layer in enumerate(model.model.layers):
-                for name, module in (("attention", layer.self_attn), ("mlp", layer.mlp)):
-                    hooks.append(module.register_forward_hook(lambda m, a, out, at=(i, name): seen.update({at: out})))
-                hooks.append(layer.register_forward_pre_hook(lambda m, a, at=(i, "x"): seen.update({at: a[0]})))
+                hooks.append(layer.register_forward_pre_hook(keeping(seen, (i, "x"))))
+                hooks.append(layer.self_attn.register_forward_hook(keeping(seen, (i, "attention"))))
+                hooks.append(layer.mlp.register_forward_hook(keeping(seen, (i, "mlp"))))
             try:
                 model(torch.tensor([text]), use_cache=False)
             finally:

@@ -159,19 +159,26 @@ def walk(
     """For a few texts at a time: states that enter each layer, which positions are real, and what one MLP adds."""
     for begin in range(0, len(samples), _ROWS):
         ids, mask = left_padded([[*s.prompt, *s.completion] for s in samples[begin : begin + _ROWS]])
-        ids, mask = ids.to(adapter.device), mask.to(adapter.device)
-        states: dict[int, torch.Tensor] = {}
-        added = [mask]
-        with ExitStack() as stack, torch.no_grad():
-            for i, layer in enumerate(adapter.layers):
-                stack.callback(layer.register_forward_pre_hook(_keeper(states, i)).remove)
-            if mlp is not None:
-                down = down_projection(adapter, mlp)
-                stack.callback(down.register_forward_hook(lambda module, args, out: added.append(out)).remove)
-            decoder: Any = adapter.decoder
-            positions = (mask.cumsum(-1) - 1).clamp_min(0)
-            decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
-        yield states, mask.bool(), added[-1]
+        states, added = _look(adapter, ids.to(adapter.device), mask.to(adapter.device), mlp)
+        yield states, mask.to(adapter.device).bool(), added
+
+
+@torch.no_grad()
+def _look(
+    adapter: Adapter, ids: torch.Tensor, mask: torch.Tensor, mlp: int | None
+) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    states: dict[int, torch.Tensor] = {}
+    added = [mask]
+    decoder: Any = adapter.decoder
+    with ExitStack() as stack:
+        for i, layer in enumerate(adapter.layers):
+            stack.callback(layer.register_forward_pre_hook(_keeper(states, i)).remove)
+        if mlp is not None:
+            down = down_projection(adapter, mlp)
+            stack.callback(down.register_forward_hook(lambda module, args, out: added.append(out)).remove)
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)
+        decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    return states, added[-1]
 
 
 def _keeper(states: dict[int, torch.Tensor], layer: int) -> Callable[[Any, Any], None]:

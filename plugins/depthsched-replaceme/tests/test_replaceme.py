@@ -44,7 +44,9 @@ def slow_rows(study, first, end):
         layers = model.model.layers
         named = {"m": layers[first - 1].mlp, "y": layers[first - 1], "z": layers[end - 1]}
         for name, module in named.items():
-            hooks.append(module.register_forward_hook(lambda mod, args, out, name=name: seen.update({name: out[0]})))
+            hooks.append(
+                module.register_forward_hook(lambda m, a, out, name=name, seen=seen: seen.update({name: out[0]}))
+            )
         model(torch.tensor([[*sample.prompt, *sample.completion]]), use_cache=False)
         for hook in hooks:
             hook.remove()
@@ -85,9 +87,7 @@ def test_the_new_model_is_the_old_one_with_the_map_by_hand(study, tokenizer, tmp
     t = fit_cut(study.adapter, texts(study), cut, cut + 2).t.float()
     model = study.adapter.model
     mapped = model.model.layers[cut - 1].mlp.register_forward_hook(lambda mod, args, out: out @ t)
-    gone = [
-        layer.register_forward_hook(lambda mod, args, out: args[0]) for layer in model.model.layers[cut : cut + 2]
-    ]
+    gone = [layer.register_forward_hook(lambda mod, args, out: args[0]) for layer in model.model.layers[cut : cut + 2]]
     wanted = model(ids, use_cache=False).logits
     for hook in (mapped, *gone):
         hook.remove()
