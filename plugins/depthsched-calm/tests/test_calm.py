@@ -43,7 +43,7 @@ def test_a_run_follows_the_confidence_of_the_token_before():
         run = ds.generate(
             study.adapter.model,
             {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
-            Calm(layers=4, threshold=0.2, tau=2.0),
+            Calm(layers=4, threshold=0.004, tau=8.0),
             max_new_tokens=24,
             do_sample=False,
             output_logits=True,
@@ -52,6 +52,6 @@ def test_a_run_follows_the_confidence_of_the_token_before():
     asked = [float(top[0] - top[1]) for top in (logits[0].softmax(-1).topk(2).values for logits in run.logits)]
     depths = [step.depth for step in run.trace.steps]
     for step in range(1, len(depths)):
-        demand = 0.9 * 0.2 + 0.1 * math.exp(-2 * step / 24)
+        demand = 0.9 * 0.004 + 0.1 * math.exp(-8 * step / 24)
         assert depths[step] == (4 if asked[step - 1] >= demand else 6)
     assert {*depths[1:]} == {4, 6}
