@@ -31,12 +31,15 @@ def replaceme(
     """Cut layers out of a model and fold a map that stands in for them into the MLP before the cut (ReplaceMe)."""
     import json as encoder
 
+    from transformers.utils import logging
+
     from depthsched.adapters import adapter_for
     from depthsched.score import load_samples
 
     from .cut import check_folder, make
 
     check_folder(out)
+    logging.disable_progress_bar()
     loaded, tokenizer, samples = load_samples(
         model, prompts, limit, max_new_tokens, raw=raw, device=device, weights="dense"
     )
