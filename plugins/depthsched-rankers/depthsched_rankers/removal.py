@@ -41,7 +41,7 @@ class Sleb(ds.LayerRanker):
             best = min(trials, key=lambda layer: (trials[layer], layer))
             gone.append(best)
             losses.append({"layer": best, "nll": trials[best]})
-        study.evidence["sleb"] = losses
+        study.evidence[self.spec()] = losses
         return gone
 
 

@@ -59,7 +59,7 @@ class ShortGPT(ds.LayerRanker):
                 ends = batch.get(layer), batch.get(layer + 1)
                 turned = angle(*ends) if self.measure == "angle" else 1 - cosine(*ends)
                 influence[layer] += float(turned.sum()) / study.fitted.tokens
-        study.evidence["block_influence"] = {str(layer): value for layer, value in influence.items()}
+        study.evidence[self.spec()] = {str(layer): value for layer, value in influence.items()}
         return sorted(influence, key=lambda layer: (influence[layer], layer))
 
 
@@ -96,7 +96,7 @@ class Uidl(ds.LayerRanker):
             raise SettingsError(f"n={size} layers do not fit between the first and the last of {study.num_layers}")
         distance = distances(study)
         chain = nested(distance, size, most)
-        study.evidence["uidl"] = [_compared(block, distance) for block in chain]
+        study.evidence[self.spec()] = [_compared(block, distance) for block in chain]
         order: list[int] = []
         for first, end in chain:
             order += [layer for layer in range(first, end) if layer not in order]

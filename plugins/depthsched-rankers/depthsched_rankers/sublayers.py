@@ -63,7 +63,7 @@ class AdaSkip(ds.LayerRanker):
         tokens = walk(study, see, prompt=True)
         score = {part: [total / tokens for total in row] for part, row in cosines.items()}
         every = sorted((-score[part][layer], layer, part) for layer in study.droppable for part in PARTS)
-        study.evidence["adaskip"] = {
+        study.evidence[self.spec()] = {
             "cosine": score,
             "norm_ratio": {part: [total / tokens for total in row] for part, row in ratios.items()},
             "published": [[layer, part] for _, layer, part in every[: 2 * study.drops]],
@@ -111,7 +111,7 @@ class ConfLayers(ds.LayerRanker):
         values = {layer: float(found[layer]) for layer in study.droppable}
         figure = {layer: multiple(values, layer, self.window) for layer in values}
         order = sorted(figure, key=lambda layer: (-figure[layer], layer))
-        study.evidence["conflayers"] = [{"layer": i, "confidence": values[i], "multiple": figure[i]} for i in order]
+        study.evidence[self.spec()] = [{"layer": i, "confidence": values[i], "multiple": figure[i]} for i in order]
         return order
 
 

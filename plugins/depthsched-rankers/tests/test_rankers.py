@@ -74,9 +74,10 @@ def test_block_influence_is_that_of_plain_forwards(study, measure):
                 turned[layer].append(math.acos(cos) / math.pi if measure == "angle" else 1 - cos)
     means = {layer: sum(values) / len(values) for layer, values in turned.items()}
     named = study.named(measure)
-    order = ShortGPT(measure=measure).resolve(named)
+    ranker = ShortGPT(measure=measure)
+    order = ranker.resolve(named)
     assert list(order) == sorted(means, key=means.get)
-    found = {int(layer): value for layer, value in named.evidence["block_influence"].items()}
+    found = {int(layer): value for layer, value in named.evidence[ranker.spec()].items()}
     assert found == pytest.approx(means, abs=1e-5)
     assert max(means.values()) - min(means.values()) > 1e-3
 
@@ -98,7 +99,7 @@ def test_the_block_of_n_layers_is_that_of_plain_forwards(study, n):
     named = study.named(f"uidl-{n}")
     order = Uidl(n=n).resolve(named)
     assert sorted(order[:n]) == list(range(best, best + n))
-    row = named.evidence["uidl"][n - 1]
+    row = named.evidence[f"uidl:n={n}"][n - 1]
     assert row["layers"] == row["published"] == sorted(order[:n])
     assert row["distance"] == pytest.approx(slow_distance(states, best, best + n), abs=1e-5)
 

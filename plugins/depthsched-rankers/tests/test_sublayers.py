@@ -100,7 +100,7 @@ def test_what_a_multiple_skips_is_the_beginning_of_the_order(study):
         assert skipped == set(order[: len(skipped)])
         sizes.add(len(skipped))
     assert len(sizes) > 4
-    said = {row["layer"]: row["confidence"] for row in named.evidence["conflayers"]}
+    said = {row["layer"]: row["confidence"] for row in named.evidence["conflayers:window=2"]}
     assert said == pytest.approx({i: c[i] for i in study.droppable}, abs=1e-6)
 
 
