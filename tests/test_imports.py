@@ -18,7 +18,7 @@ ROOT = Path(depthsched.__file__).parent
 FLOW = [
     {"errors", "text"},
     {"files", "stats", "classes", "values", "bridge", "encoding"},
-    {"settings", "blocks", "native"},
+    {"settings", "blocks", "native", "signals"},
     {"fingerprint"},
     {"schedule", "cost", "drafts"},
     {"schedules", "order", "ranker", "hookspecs", "profile"},
@@ -42,6 +42,7 @@ NO_TORCH = {
     "classes",
     "values",
     "settings",
+    "signals",
     "schedule",
     "cost",
     "drafts",
