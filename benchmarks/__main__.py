@@ -14,6 +14,7 @@ import typer
 from depthsched.errors import DepthschedError
 
 from . import evidence
+from .adaptive import adaptive
 from .batching import batching
 from .cold import cold
 from .first import first
@@ -52,7 +53,7 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 
 for function in (
-    memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, peeking, signal,
+    memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, adaptive, peeking, signal,
 ):  # fmt: skip
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")

@@ -21,6 +21,7 @@ import depthsched as ds
 from depthsched.adapters import REFUSED
 from depthsched.plugins import adapter_classes, describe
 from depthsched.settings import field_types, spec_key
+from depthsched.signals import SIGNALS
 
 REFERENCE = Path(__file__).parent / "reference"
 LAYERS, TOKENS = 32, 128
@@ -235,7 +236,24 @@ def cli_page() -> str:
     return text
 
 
-PAGES = {"schedules.md": schedules_page, "families.md": families_page, "cli.md": cli_page}
+def signals_page() -> str:
+    """The hand-written page on adaptive schedules with its table of signals written anew."""
+    text = (REFERENCE.parent / "how-to" / "adaptive.md").read_text(encoding="utf-8")
+    head, begin, rest = text.partition("<!-- table: signals -->")
+    _, end, tail = rest.partition("<!-- end -->")
+    if not end:
+        raise SystemExit("docs/how-to/adaptive.md has no table of signals; add <!-- table: signals --><!-- end -->")
+    rows = [[f"`{name}`", s.meaning, s.unit, s.values, s.cost, s.where] for name, s in SIGNALS.items()]
+    table = _table(["signal", "meaning", "unit", "values", "costs, each step", "where"], rows)
+    return f"{head}{begin}\n\n{table}\n{end}{tail}"
+
+
+PAGES = {
+    "schedules.md": schedules_page,
+    "families.md": families_page,
+    "cli.md": cli_page,
+    "../how-to/adaptive.md": signals_page,
+}
 
 
 def main(arguments: list[str]) -> int:

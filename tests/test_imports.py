@@ -16,7 +16,7 @@ ROOT = Path(depthsched.__file__).parent
 FLOW = [
     {"errors", "text"},
     {"files", "stats", "classes", "values", "bridge", "encoding"},
-    {"settings", "blocks", "native"},
+    {"settings", "blocks", "native", "signals"},
     {"fingerprint"},
     {"schedule", "cost", "drafts"},
     {"schedules", "order", "ranker", "hookspecs", "profile"},
@@ -40,6 +40,7 @@ NO_TORCH = {
     "classes",
     "values",
     "settings",
+    "signals",
     "schedule",
     "cost",
     "drafts",

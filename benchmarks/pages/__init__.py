@@ -8,7 +8,7 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 
 from ..process import ROOT
-from . import lossless, peers, premise, quality, renewal, signal, speed, tasks
+from . import adaptive, lossless, peers, premise, quality, renewal, signal, speed, tasks
 
 RESULTS = ROOT / "docs" / "results"
 PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
@@ -17,6 +17,7 @@ PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
         RESULTS / "quality.md": quality.tables(RESULTS / "quality"),
         RESULTS / "position.md": quality.position_tables(RESULTS / "quality"),
         RESULTS / "renewal.md": renewal.tables(RESULTS / "quality" / "renewal.json"),
+        RESULTS / "adaptive.md": adaptive.tables(RESULTS / "quality" / "adaptive.json"),
     },
     "tasks": {RESULTS / "tasks.md": {"all": lambda: tasks.tables(RESULTS / "tasks")}},
     "gpu": {RESULTS / "gpu.md": {"all": lambda: speed.tables(RESULTS / "gpu")}},

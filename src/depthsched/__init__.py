@@ -15,8 +15,9 @@ from .planspec import PlanSpec
 from .plugins import parse_order, parse_ranker, parse_schedule, registry
 from .profile import Profile
 from .ranker import LayerRanker
-from .schedule import AdaptiveSchedule, DepthSchedule, Signals
+from .schedule import AdaptiveSchedule, DepthSchedule
 from .settings import setting
+from .signals import Signals
 
 if TYPE_CHECKING:
     from .models import load_model

@@ -18,7 +18,8 @@ from .files import digest
 from .order import keep_layers
 from .plugins import parse_schedule
 from .profile import Profile
-from .schedule import AdaptiveSchedule, Signals, decide_depth
+from .schedule import AdaptiveSchedule, decide_depth
+from .signals import Signals
 from .text import sparkline
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class DepthPlan:
         return self.decider is not None
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The signals that an adaptive plan's schedule asks for; none otherwise."""
+        return self.decider.needs if self.decider is not None else ()
+
+    @property
     def monotone(self) -> bool:
         """Whether the depth never rises. An adaptive plan may rise."""
         return not self.adaptive and all(a >= b for a, b in zip(self.depths, self.depths[1:], strict=False))
@@ -102,7 +108,7 @@ class DepthPlan:
         return self.keep_sets[self.depth(step)]
 
     def decide(self, step: int, signals: Signals | None) -> int:
-        """Depth of a step during a run: from the signals if the plan is adaptive, else :meth:`depth`."""
+        """Depth of a step of one row during a run: from its signals if the plan is adaptive, else :meth:`depth`."""
         if self.decider is None or signals is None:
             return self.depth(step)
         return self.clip(decide_depth(self.decider, step, self.num_layers, signals))
@@ -205,6 +211,7 @@ class DepthPlan:
             "drop_order": list(self.drop_order),
             "notes": list(self.notes),
             "adaptive": self.adaptive,
+            "needs": list(self.needs),
             "profile": str(self.profile.folder) if self.profile else None,
         }
 

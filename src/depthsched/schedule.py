@@ -6,7 +6,7 @@ import dataclasses
 import math
 from decimal import Decimal
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from .classes import check_method
 from .errors import DepthschedError, ScheduleError, SettingsError
 from .settings import Settings, setting
+from .signals import Signals, check_needs
 from .text import one_line
 
 _HUGE = 2**62
@@ -96,32 +97,34 @@ class DepthSchedule(Settings):
         return self
 
 
-class Signals(NamedTuple):
-    """What an adaptive schedule sees of the last token's distribution (before any sampling setting).
-
-    In a batch each value is that of the least certain row, so that one depth serves all rows.
-    """
-
-    entropy: float
-    """Entropy in nats."""
-    top1: float
-    """Probability of the most likely token."""
-    margin: float
-    """Probability of the most likely token minus that of the next."""
-
-
 @dataclasses.dataclass(frozen=True)
 class AdaptiveSchedule(DepthSchedule):
-    """A schedule that also sees how sure the model was of the last token.
+    """A schedule that also sees how the text and the model are going: before each step the signals it asks for.
 
     Its depth may rise, so a run writes K and V of skipped layers from the passed-through state.
     :meth:`depth` is what :meth:`decide` would choose for a sure model; plans show it as the curve.
+
+    Attributes
+    ----------
+    needs : tuple of str, class attribute
+        Names of :data:`depthsched.signals.SIGNALS`: what :meth:`decide` reads. Nothing else is computed, and reading
+        anything else is an error.
     """
 
     monotone: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("entropy", "top1", "margin")
 
     def decide(self, step: int, num_layers: int, signals: Signals) -> Any:
-        """Depth at one step, given the signals of the token before it. Rounded and clamped like any depth."""
+        """Depth at one step of one row, given what it shows after the last token. Rounded and clamped like any depth.
+
+        Parameters
+        ----------
+        step : int
+            Counted from ``start``.
+        num_layers : int
+        signals : Signals
+            Those of ``needs``.
+        """
         raise ScheduleError(f"schedule {self.name!r} does not define decide(self, step, num_layers, signals); add it")
 
 
@@ -146,6 +149,7 @@ def ask_depths(schedule: DepthSchedule, num_layers: int, horizon: int) -> tuple[
     check_method(schedule, "depth", "step", "num_layers", error=ScheduleError)
     if isinstance(schedule, AdaptiveSchedule):
         check_method(schedule, "decide", "step", "num_layers", "signals", error=ScheduleError)
+        check_needs(schedule.name, schedule.needs)
     schedule = schedule.for_horizon(horizon)
     start = min(int(schedule.start), horizon)
     steps = np.arange(horizon - start, dtype=np.int64)

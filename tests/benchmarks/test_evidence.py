@@ -48,7 +48,7 @@ def test_every_line_is_a_command_that_parses(lines: list[str]) -> None:
                 parse_schedule(spec.partition("+profile=")[0].partition("@")[0])
     assert {name for module, name in seen if module == "benchmarks"} == {
         "memory", "cold", "first", "long", "batching", "study", "paired", "prompts", "pages", "peers", "lossless",
-        "renewal", "peeking", "signal",
+        "renewal", "adaptive", "peeking", "signal",
     }  # fmt: skip
 
 
@@ -61,6 +61,7 @@ def test_together_they_measure_every_file_that_is_kept(lines: list[str]) -> None
     assert {path for path in missing if path.parent not in (evidence.LOSSLESS, evidence.PREMISE)} <= {
         evidence.PEERS / "smollm2.json",
         evidence.QUALITY / "renewal.json",
+        evidence.QUALITY / "adaptive.json",
     }
     assert kept <= set(targets)
 

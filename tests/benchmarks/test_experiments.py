@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import depthsched as ds
-from benchmarks.pages import lossless, renewal, speed
+from benchmarks.adaptive import beside
+from benchmarks.pages import adaptive, lossless, renewal, speed
 from benchmarks.prompts import FIT, GSM8K, IFEVAL_FIT, TEST
 
 from ..commands import Result
@@ -241,6 +244,42 @@ def test_a_folder_without_its_one_file_is_named(run: Run, tmp_path: Path) -> Non
     assert (result.code, "ifeval has 0 files" in result.err) == (2, True)
 
 
+def test_adaptive_rules_beside_constant_depth(run: Run, folder: Path, tmp_path: Path) -> None:
+    words = ["--model", folder / "model", "--prompts", folder / "prompts.jsonl", "--profile", folder / "profile"]
+    words += ["--depth", 5, "--lowest", 4, "--renew", 3, "--limit", 3, "--rules", "constant:depth=6"]
+    result = run("adaptive", *words, "--max-new-tokens", 8)
+    assert result.code == 0, result.err
+    found = result.json()
+    rules = {row["rule"]: row for row in found["rows"]}
+    assert {name.partition(":depth")[0] for name in rules} == {
+        "confidence", "constant", *(f"rules:{n}" for n in ("LessSure", "Unsteady", "ByClass", "Turned", "Feedback")),
+    }  # fmt: skip
+    assert str(folder) not in result.out
+    assert [one["depth"] for one in found["constants"]] == list(range(4, LAYERS + 1))
+    # A constant depth is beside itself: no lead, and no interval around it.
+    own = rules["constant:depth=6"]
+    assert own["lead"]["agreement"] == pytest.approx({"mean": 0, "low": 0, "high": 0}, abs=1e-9)
+    assert own["constant"]["agreement"] == pytest.approx(own["agreement"]["mean"])
+    assert all(row["oracle"]["one-step"] >= 1 for row in found["rows"])
+    (tmp_path / "adaptive.json").write_text(result.out)
+    tables = {name: make() for name, make in adaptive.tables(tmp_path / "adaptive.json").items()}
+    assert tables["rules"].count("\n") == len(found["rows"]) + 1
+    assert "`rules:ByClass:depth=5,after=digit`" in tables["rules"]
+    assert tables["constants"].count("\n") == LAYERS - 4 + 2
+
+
+def test_what_constant_depth_reaches_at_equal_bytes_by_hand() -> None:
+    def scored(saved: float, agreements: list[float]) -> Any:
+        prompts = [SimpleNamespace(tokens=10, agreement=10 * a, kl=0.0) for a in agreements]
+        return SimpleNamespace(bytes_speedup=saved, per_prompt=prompts)
+
+    constants = [scored(1.0, [1.0, 1.0]), scored(1.5, [0.8, 0.4])]
+    found = beside(constants, scored(1.25, [0.95, 0.8]))
+    assert found["constant"]["agreement"] == pytest.approx((0.9 + 0.7) / 2)
+    assert found["lead"]["agreement"]["mean"] == pytest.approx((0.05 + 0.1) / 2)
+    assert beside(constants, scored(1.6, [0.5, 0.5])) == {"constant": None, "lead": None}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -252,6 +291,7 @@ def test_a_folder_without_its_one_file_is_named(run: Run, tmp_path: Path) -> Non
         (["study", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
         (["study", "--prompts", "absent.jsonl", "--profile", "P", "--depths", "x"], "--depths 'x' must be"),
         (["renewal", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
+        (["adaptive", "--prompts", "absent.jsonl", "--profile", "P"], "no profile"),
         (["renewal", "--prompts", "absent.jsonl", "--profile", "P", "--margins", "2"], "--margins '2' must be"),
         (["paired", "--prompts", "absent.jsonl"], "no such prompt file"),
         (["paired", "--prompts", "absent.jsonl", "--repeats", "0"], "--repeats"),

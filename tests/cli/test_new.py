@@ -52,7 +52,7 @@ def test_a_new_ranker_passes_its_own_tests(cli, tmp_path):
     assert "there is a ranker 'block' already" in cli("new", "block", "--kind", "ranker", "--out", tmp_path).err
 
 
-@pytest.mark.parametrize("kind", ["schedule", "ranker"])
+@pytest.mark.parametrize("kind", ["schedule", "adaptive", "ranker"])
 def test_what_it_writes_keeps_the_house_style(cli, tmp_path, kind):
     folder = cli("new", "one-word", "--kind", kind, "--out", tmp_path, "--json").json()["folder"]
     for check in (["format", "--check"], ["check"]):

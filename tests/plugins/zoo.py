@@ -311,6 +311,45 @@ class Dividing(ds.AdaptiveSchedule):
         return num_layers / signals.top1
 
 
+@dataclass(frozen=True)
+class AsksForNothingKnown(ds.AdaptiveSchedule):
+    """Asks for a signal that there is not."""
+
+    needs: ClassVar[tuple[str, ...]] = ("margin", "confidence")
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return num_layers
+
+    def decide(self, step: int, num_layers: int, signals: ds.Signals) -> Any:
+        return num_layers
+
+
+@dataclass(frozen=True)
+class ReadsMore(ds.AdaptiveSchedule):
+    """Reads a signal that it does not ask for."""
+
+    needs: ClassVar[tuple[str, ...]] = ("agreement",)
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return num_layers
+
+    def decide(self, step: int, num_layers: int, signals: ds.Signals) -> Any:
+        return num_layers if signals.token_class == "digit" else 1
+
+
+@dataclass(frozen=True)
+class TrustsAgreement(ds.AdaptiveSchedule):
+    """Forgets that nothing may have been checked."""
+
+    needs: ClassVar[tuple[str, ...]] = ("agreement",)
+
+    def depth(self, step: Any, num_layers: int) -> Any:
+        return num_layers
+
+    def decide(self, step: int, num_layers: int, signals: ds.Signals) -> Any:
+        return num_layers if signals.agreement < 0.5 else 1  # type: ignore[operator]
+
+
 # class, the check that refuses it, words of the message
 WRONG_SCHEDULES: list[tuple[type[ds.DepthSchedule], str, list[str]]] = [
     (NotANumber, "finite", ["step 100", "returned nan", "return a finite number"]),
@@ -338,6 +377,9 @@ WRONG_SCHEDULES: list[tuple[type[ds.DepthSchedule], str, list[str]]] = [
     (Crashes, "settings", ["cannot be made from its settings", "IndexError"]),
     (Undecided, "adaptive", ["returned -inf", "Signals(entropy=0.0"]),
     (Dividing, "adaptive", ["ZeroDivisionError", "top1=0.0"]),
+    (AsksForNothingKnown, "adaptive", ["needs a signal 'confidence'", "there are entropy"]),
+    (ReadsMore, "adaptive", ["signals.token_class is read", "write needs = ('agreement', 'token_class')"]),
+    (TrustsAgreement, "adaptive", ["TypeError", "agreement=None"]),
 ]
 
 # Right, and written for one step: the check passes, and its note says what it costs.

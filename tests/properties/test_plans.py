@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import depthsched as ds
 from depthsched.errors import PlanError, ScheduleError, SettingsError, UnknownNameError
-from depthsched.schedule import Signals
+from depthsched.signals import Signals
 
 from .strategies import plans
 
@@ -195,7 +195,7 @@ def test_the_picture_by_hand():
 @given(st.integers(1, 8), st.floats(0, 1))
 def test_an_adaptive_plan_decides_within_its_keep_sets(depth, seen):
     plan = ds.plan(f"confidence:depth={depth},start=2", num_layers=8, horizon=10)
-    signals = Signals(1.0, seen, seen)
+    signals = Signals(margin=seen)
     assert plan.decide(1, signals) == 8
     chosen = plan.decide(5, signals)
     assert chosen == (8 if seen < 0.5 else max(depth, 4))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import depthsched as ds
 from depthsched.errors import ScheduleError, SettingsError
-from depthsched.schedule import Signals, decide_depth, resolve_depths
+from depthsched.schedule import decide_depth, resolve_depths
+from depthsched.signals import Signals
 from depthsched.testing.strategies import instances
 
 from .strategies import SCHEDULES, any_schedule
@@ -207,7 +208,7 @@ def test_a_start_that_is_neither_is_refused(start):
     margin=st.floats(0, 1),
     step=st.integers(0, 100),
     start=st.integers(0, 50),
-    seen=st.builds(Signals, st.floats(0, 10), st.floats(0, 1), st.floats(0, 1)),
+    seen=st.builds(Signals, margin=st.floats(0, 1)),
 )
 def test_confidence_returns_to_full_depth_when_unsure(depth, margin, step, start, seen):
     schedule = ds.parse_schedule(f"confidence:depth={depth},margin={margin},start={start}")
@@ -419,5 +420,5 @@ def test_other_ways_to_take_two_arguments_work(text: str) -> None:
 def test_what_decide_returns_is_checked_at_its_step(answer: str) -> None:
     schedule: Any = _method(f"def decide(self, step, num_layers, signals): return {answer}")()
     with pytest.raises(ScheduleError, match=r"step 4\b") as caught:
-        decide_depth(schedule, 4, 8, Signals(0.5, 0.5, 0.5))
+        decide_depth(schedule, 4, 8, Signals(margin=0.5))
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from depthsched.schedule import Signals
+from depthsched.signals import Signals
 
 SLIDING_EVERYWHERE = {"ministral3", "mistral", "mixtral", "qwen3_moe", "starcoder2"}
 
@@ -25,11 +25,13 @@ def oracle_logits(
     keep_sets: Sequence[Sequence[int]],
     *,
     write: bool,
+    cosines: list[torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
     """Logits of every step, each ``[batch, vocabulary]`` in float32.
 
     ``sequences`` holds the prompt (whose mask is ``attention_mask``) and at least one token per step but the last.
-    ``keep_sets[i]`` are the layers that ran at step ``i``.
+    ``keep_sets[i]`` are the layers that ran at step ``i``. ``cosines`` gets, for each step, the mean cosine between the
+    states before and after its layers, ``[batch]``.
     """
     assert model.config._attn_implementation == "eager", "the oracle adds its own mask; only eager takes any"
     steps, prompt = len(keep_sets), attention_mask.shape[1]
@@ -40,17 +42,19 @@ def oracle_logits(
     # The prefill computes all positions of the prompt; step i then feeds one, the token of step i - 1.
     ran = [tuple(range(num_layers))] * prompt + [tuple(kept) for kept in keep_sets[1:]]
     return [
-        _last_logits(model, sequences[:, :length], mask[:, :length], ran[:length], write=write)
+        _last_logits(model, sequences[:, :length], mask[:, :length], ran[:length], write=write, cosines=cosines)
         for length in range(prompt, prompt + steps)
     ]
 
 
 def _last_logits(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, ran: list[tuple[int, ...]], *, write: bool
-) -> torch.Tensor:
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, ran: list[tuple[int, ...]], *, write: bool,
+    cosines: list[torch.Tensor] | None = None,
+) -> torch.Tensor:  # fmt: skip
     config, decoder = model.config, model.model
     position_ids = (mask.long().cumsum(-1) - 1).clamp_min(0)
     hidden = decoder.embed_tokens(ids) * getattr(config, "embedding_multiplier", 1.0)
+    turned = []
     for index, layer in enumerate(decoder.layers):
         computed = torch.tensor([index in layers for layers in ran])
         present = torch.ones_like(computed) if write else computed
@@ -60,7 +64,12 @@ def _last_logits(
             position_ids=position_ids,
             position_embeddings=_rope(decoder, hidden, position_ids, index),
         )
+        if computed[-1]:
+            before, after = hidden[:, -1].double(), output[:, -1].double()
+            turned.append((before * after).sum(-1) / before.norm(dim=-1) / after.norm(dim=-1))
         hidden = torch.where(computed[None, :, None], output, hidden)
+    if cosines is not None:
+        cosines.append(torch.stack(turned).mean(dim=0))
     logits = model.lm_head(decoder.norm(hidden[:, -1])).float()
     logits = logits / getattr(config, "logits_scaling", 1.0) * getattr(config, "logit_scale", 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
@@ -144,4 +153,5 @@ def _signals(logits: torch.Tensor) -> Signals:
     p = logits.softmax(-1)
     top = p.sort(descending=True).values
     entropy = -(p * p.clamp_min(1e-30).log()).sum(-1)
-    return Signals(float(entropy.max()), float(top[:, 0].min()), float((top[:, 0] - top[:, 1]).min()))
+    margin = top[:, 0] - top[:, 1]
+    return Signals(entropy=float(entropy.max()), top1=float(top[:, 0].min()), margin=float(margin.min()))

@@ -58,6 +58,7 @@ def compare(
     repeats: int = 5,
     baseline: bool = True,
     draft_tokens: int | str | None = None,
+    tokenizer: Any = None,
     command: str = "",
     context: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -78,16 +79,19 @@ def compare(
         Whether transformers' own ``generate`` takes part.
     draft_tokens : int or str, optional
         Also run each plan lossless, drafting so many tokens: see :func:`depthsched.generate`.
+    tokenizer : optional
+        For plans whose schedules ask for ``token_class``.
     progress : callable
         Told the name of every run before it starts.
     """
     options = {"max_new_tokens": tokens, "do_sample": False}
+    ours = {**options, "tokenizer": tokenizer}
     arms = [_Arm("full", plans["full"], BASELINE, lambda: _transformers(model, inputs, options))] if baseline else []
     for backend in backends:
         for name, plan in plans.items():
-            arms.append(_Arm(name, plan, backend, functools.partial(_ours, model, inputs, plan, backend, options)))
+            arms.append(_Arm(name, plan, backend, functools.partial(_ours, model, inputs, plan, backend, ours)))
             if draft_tokens is not None and name != "full":
-                more = {**options, "lossless": True, "draft_tokens": draft_tokens}
+                more = {**ours, "lossless": True, "draft_tokens": draft_tokens}
                 drafts = functools.partial(_ours, model, inputs, plan, backend, more)
                 arms.append(_Arm(name, plan, backend, drafts, lossless=True))
     with _without_end(model):

@@ -70,7 +70,7 @@ def bench(
     }  # fmt: skip
     say = notes()
     with say.status("loading the model", spinner="dots"):
-        loaded, inputs = _load(model, random, dtype, device, weights, batch)
+        loaded, tokenizer, inputs = _load(model, random, dtype, device, weights, batch)
     with nullcontext() if json else say.status("measuring", spinner="dots") as status:
         result = _measure(
             loaded,
@@ -81,6 +81,7 @@ def bench(
             repeats=repeats,
             baseline=baseline == "transformers",
             draft_tokens=draft_tokens if lossless else None,
+            tokenizer=tokenizer,
             command=command_line("bench", given),
             context={"model": random or model, "note": note},
             progress=status.update if status is not None else lambda _: None,
@@ -104,12 +105,12 @@ def _check(tokens: int, repeats: int, batch: int, baseline: str) -> None:
         raise SettingsError(f"--baseline {baseline!r} must be transformers or none")
 
 
-def _load(model: str, random: str | None, dtype: str, device: str, weights: str, batch: int) -> tuple[Any, Any]:
+def _load(model: str, random: str | None, dtype: str, device: str, weights: str, batch: int) -> tuple[Any, Any, Any]:
     from ..bench import bench_inputs, random_model
 
     if random is None:
         loaded, tokenizer = load_quietly(model, dtype, device, weights)
-        return loaded, bench_inputs(tokenizer, batch, loaded.device)
+        return loaded, tokenizer, bench_inputs(tokenizer, batch, loaded.device)
     import torch
 
     from ..models import pick_device, pick_dtype, pick_weights
@@ -118,10 +119,14 @@ def _load(model: str, random: str | None, dtype: str, device: str, weights: str,
     target = pick_device(device)
     pick_weights(weights, False, dtype, target)
     ids = torch.arange(batch * 32, device=target).view(batch, 32) % 1000 + 3
-    return random_model(random, pick_dtype(dtype, target), target), {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-    }
+    return (
+        random_model(random, pick_dtype(dtype, target), target),
+        None,
+        {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+        },
+    )
 
 
 def _measure(

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     """What a plug-in can begin with."""
 
     schedule = "schedule"
+    adaptive = "adaptive"
     ranker = "ranker"
 
 
@@ -25,7 +26,9 @@ def add_to(app: typer.Typer) -> None:
 def new(
     name: Annotated[str, typer.Argument(help="Name of the schedule or ranker, such as half-life.")],
     out: Annotated[Path, typer.Option("--out", help="Where the folder depthsched-NAME is made.")] = Path(),
-    kind: Annotated[Kind, typer.Option("--kind", help="schedule or ranker.")] = Kind.schedule,
+    kind: Annotated[
+        Kind, typer.Option("--kind", help="schedule, adaptive (a schedule that sees signals) or ranker.")
+    ] = Kind.schedule,
     json: JsonOption = False,
 ) -> None:
     """Start a plug-in: a folder that pip installs, with one schedule or ranker, its entry point and its test."""

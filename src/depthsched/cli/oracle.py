@@ -101,6 +101,7 @@ def oracle(
             kinds=wanted,
             plans=_compared(layers) if plans == "auto" else _texts(plans),
             min_depth=min_depth,
+            tokenizer=tokenizer,
             progress=lambda done, of: status.update(f"one pass a depth, {done} of {of}"),
         )
     context = {"model": model, "weights": weights_form(loaded), "versions": versions()}

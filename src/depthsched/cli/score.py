@@ -82,6 +82,7 @@ def score(
             samples,
             method=method,
             renewal=renewal_of(skipped_kv, verify_below, renew_of(renew), tokenizer),
+            tokenizer=tokenizer,
             progress=lambda done, of: status.update(f"scoring, {done} of {of}"),
         )
     if json:

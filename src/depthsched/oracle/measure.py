@@ -32,6 +32,7 @@ def oracle_depths(
     plans: Sequence[str] = (),
     min_depth: int = 1,
     batch_tokens: int = 6144,
+    tokenizer: Any = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[OracleResult]:
@@ -59,6 +60,8 @@ def oracle_depths(
         Try no depth below; every depth takes a pass.
     batch_tokens : int
         Most positions, padding included, that run at once.
+    tokenizer : optional
+        For schedules among ``plans`` that ask for ``token_class``.
     force : bool
         Drive a model family that is unknown or refused.
     progress : callable, optional
@@ -93,17 +96,23 @@ def oracle_depths(
     seconds = time.perf_counter() - began
     results = []
     for i, (plan, others) in enumerate(zip(tried, compared, strict=True)):
-        scored = _scored(model, others, plan, horizon, usable, force)
+        scored = _scored(model, others, plan, horizon, usable, force, tokenizer)
         rows = [place[id(sample)][i] for sample in usable]
         results.append(_result(plan, adapter.shape(), rows, kinds, scored, seconds / len(tried)))
     return results
 
 
 def _scored(
-    model: Any, specs: Sequence[PlanSpec], plan: DepthPlan, horizon: int, samples: Sequence[Sample], force: bool
+    model: Any,
+    specs: Sequence[PlanSpec],
+    plan: DepthPlan,
+    horizon: int,
+    samples: Sequence[Sample],
+    force: bool,
+    tokenizer: Any,
 ) -> list[tuple[str, ScoreResult]]:
     resolved = [spec.resolve(plan.num_layers, horizon) for spec in specs]
-    results = score(model, resolved, samples, force=force) if specs else []
+    results = score(model, resolved, samples, tokenizer=tokenizer, force=force) if specs else []
     return [(spec.label, result) for spec, result in zip(specs, results, strict=True)]
 
 

@@ -14,18 +14,20 @@ from ..drafts import read_drafts
 from ..errors import AttachError, CacheError, PlanError
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
-from ..schedule import DepthSchedule, Signals
+from ..schedule import DepthSchedule
+from ..signals import Signals
 from .arguments import effective, refuse_in_attach
 from .attached import AttachedSteps, refuse_to_renew
 from .cache import mend
 from .depths import DepthLayers
 from .gate import LayerGate, Pass, unplanned
 from .inputs import check_ids, check_lengths
+from .listening import Listener
 from .lossless.attach import LosslessAttachment
 from .policy import as_plan, check_plan, writes_kv
 from .renewal import SENTENCE, Ran, Renewal, renewal_of
 from .shadow import named, refuse_attached, refuse_continuous_batching, shadow
-from .signals import read_signals
+from .signals import refuse_signals
 from .trace import StepRecord, Trace
 
 
@@ -41,16 +43,18 @@ class Attachment:
 
     def __init__(
         self, model: Any, plan: DepthPlan, *, skipped_kv: str = "auto", force: bool = False,
-        renewal: Renewal | None = None,
+        renewal: Renewal | None = None, tokenizer: Any = None,
     ) -> None:  # fmt: skip
         adapter = adapter_for(model, force=force)
         check_plan(plan, adapter)
+        refuse_signals(plan, tokenizer=tokenizer, checks=renewal is not None)
         self.model = adapter.model  # the inner one, where ``model`` is a wrapper that calls its generate
         self.plan = plan
         self.trace: Trace | None = None
         self._adapter = adapter
         self._layers = DepthLayers(adapter, plan, write_kv=writes_kv(plan, skipped_kv) and renewal is None)
         self._renewing = AttachedSteps(plan, self._layers, renewal) if renewal else None
+        self._listener = Listener(plan, self._layers, tokenizer)
         self._gate = LayerGate(adapter, self._choose)
         self._exit = ExitStack()
         self._busy = threading.Lock()
@@ -58,7 +62,6 @@ class Attachment:
         self._prefilling = False
         self._step = 0
         self._ran = Ran(plan.num_layers)
-        self._signals: Signals | None = None
         self._used: Signals | None = None
         self._last = 0.0
 
@@ -76,6 +79,8 @@ class Attachment:
                 shadow(stack, self.model, "prepare_inputs_for_generation", prepare)
                 shadow(stack, self.model, "forward", self._step_of(self._renewing, self.model.forward))
             if self.plan.adaptive:
+                hear = self.model.register_forward_pre_hook(self._hear, with_kwargs=True)
+                stack.callback(hear.remove)
                 stack.callback(self.model.register_forward_hook(self._listen).remove)
             self._exit = stack.pop_all()
         return self
@@ -90,17 +95,19 @@ class Attachment:
         def generate(*args: Any, **kwargs: Any) -> Any:
             given = named(original, args, kwargs)
             refuse_in_attach(self.model, given)
+            self._listener.check(self.model, given)
             prompt = self._check_prompt(given)
             self._check_cache(given)
             if not self._busy.acquire(blocking=False):
                 raise AttachError("another thread generates on this attached model; give each thread its own model")
             try:
                 self._owner, self._step, self._ran = threading.get_ident(), 0, Ran(self.plan.num_layers)
-                self._signals = self._used = None
+                self._used = None
+                self._listener.begin()
                 self.trace, self._last = Trace(self.plan, "attach"), time.perf_counter()
                 if self._renewing is not None:
                     self.trace.renewal = self._renewing.renewal
-                    self._renewing.begin()
+                    self._renewing.begin(self._listener.checked)
                 output = original(*args, **kwargs)
                 self._record()
                 self._check_acted(output, prompt)
@@ -169,7 +176,7 @@ class Attachment:
         if self._prefilling:
             if self._renewing is not None:
                 refuse_to_renew(this.cache)
-            return self._gate.full
+            return self._layers.full
         if self._renewing is not None and self._renewing.running is not None:
             return self._renewing.running
         if this.tokens != 1:
@@ -182,8 +189,8 @@ class Attachment:
         """Begin the next step; its depth."""
         self._record()
         self._step += 1
-        self._used = self._signals
-        return self.plan.decide(self._step, self._used)
+        depth, self._used = self._listener.decide(self._step)
+        return depth
 
     def _step_of(self, renewing: AttachedSteps, original: Callable[..., Any]) -> Callable[..., Any]:
         """The model's forward, in which a decode step may run over several positions."""
@@ -207,9 +214,13 @@ class Attachment:
             self.trace.steps.append(StepRecord(self._step, depth, now - self._last, (), self._used, renewed, tried))
         self._last = now
 
+    def _hear(self, module: Any, args: Any, kwargs: Any) -> None:
+        if self._owner is not None:
+            self._listener.before(kwargs, prefill=self._prefilling)
+
     def _listen(self, module: Any, args: Any, output: Any) -> None:
         if self._owner is not None:
-            self._signals = read_signals(output.logits[:, -1])
+            self._listener.after(output)
 
 
 def attach(
@@ -250,7 +261,7 @@ def attach(
     verify_below : float, optional
     renew : int or str, optional
     tokenizer : optional
-        For ``renew="sentence"``.
+        For ``renew="sentence"``, and for a schedule that asks for ``token_class``.
     force : bool
         Drive a model family that is unknown or refused.
     lossless : bool
@@ -276,10 +287,12 @@ def attach(
     """
     drafts = read_drafts(lossless, draft_tokens, skipped_kv)
     num_layers = adapter_for(model, force=force).num_layers
-    if tokenizer is not None and renew != SENTENCE:
-        raise PlanError("the tokenizer is for renew='sentence'; leave it out")
     renewal = renewal_of(skipped_kv, verify_below, renew, tokenizer, lossless=lossless)
     resolved = as_plan(plan, order, profile, num_layers, horizon)
+    if tokenizer is not None and renew != SENTENCE and "token_class" not in resolved.needs:
+        raise PlanError(
+            "the tokenizer is for renew='sentence', and for schedules that ask for token_class; leave it out"
+        )
     if drafts:
-        return LosslessAttachment(model, resolved, drafts, force=force)
-    return Attachment(model, resolved, skipped_kv=skipped_kv, force=force, renewal=renewal)
+        return LosslessAttachment(model, resolved, drafts, force=force, tokenizer=tokenizer)
+    return Attachment(model, resolved, skipped_kv=skipped_kv, force=force, renewal=renewal, tokenizer=tokenizer)

@@ -31,10 +31,11 @@ class AttachedSteps:
 
     def __init__(self, plan: DepthPlan, layers: DepthLayers, renewal: Renewal) -> None:
         self.plan, self.layers, self.renewal = plan, layers, renewal
-        self.begin()
+        self.begin(None)
 
-    def begin(self) -> None:
-        """Forget the run before."""
+    def begin(self, checked: Callable[[Tensor], None] | None) -> None:
+        """Forget the run before; ``checked`` as of :class:`~depthsched.runtime.renewal.Steps`."""
+        self._checked = checked
         self.running: Sequence[Any] | None = None
         self._steps: Steps | None = None
         self._text: Tensor | None = None
@@ -54,7 +55,7 @@ class AttachedSteps:
         assert self._text is not None, "transformers prepares a step before it calls the model"
         self._forward, self._given = original, given
         if self._steps is None:
-            self._steps = Steps(self, self.plan, self._text.shape[1] - 1, self.renewal)
+            self._steps = Steps(self, self.plan, self._text.shape[1] - 1, self.renewal, self._checked)
         try:
             _, ran = self._steps(self._text, depth)
         finally:
@@ -63,22 +64,22 @@ class AttachedSteps:
 
     def step(self, tokens: Tensor, depth: int, unfinished: Any) -> Tensor:
         """The step as transformers asked for it, at a depth."""
-        return self._run(self.layers[depth], self._given)
+        return self._run(self.layers[depth], self._given)[:, -1]
 
-    def renew(self, tokens: Tensor, at: int) -> Tensor:
-        """The same at full depth, over the tokens from slot ``at`` on."""
+    def renew(self, tokens: Tensor, at: int, keep: int = 1) -> Tensor:
+        """The same at full depth, over the tokens from slot ``at`` on; logits of the last ``keep`` of them."""
         cache, mask = self._given["past_key_values"], self._given.get("attention_mask")
         cut(cache, at)
         if mask is None:
             mask = torch.ones(len(tokens), at + tokens.shape[1], dtype=torch.long, device=tokens.device)
         positions = (mask.long().cumsum(-1) - 1).clamp_min(0)[:, at:]
-        several = {"input_ids": tokens, "position_ids": positions, "logits_to_keep": 1}
+        several = {"input_ids": tokens, "position_ids": positions, "logits_to_keep": keep}
         return self._run(self.layers[self.plan.num_layers], {**self._given, **several})
 
     def _run(self, layers: Sequence[Any], given: dict[str, Any]) -> Tensor:
         self.running = layers
         self._output = self._forward(**given)
-        logits: Tensor = self._output.logits[:, -1]
+        logits: Tensor = self._output.logits
         return logits
 
 

@@ -24,8 +24,9 @@ class Decoder(Protocol):
     """A run after its prefill.
 
     One that can leave finished rows out also has ``drop_rows(rows)``. Where the backend has ``renews`` set it has
-    ``renew(tokens [batch, count], at)``: these tokens of the slots from ``at`` on at full depth, in place of what lay
-    there, for logits of the last of each row; the run goes on after them. One whose K and V may be handed on has
+    ``renew(tokens [batch, count], at, keep)``: these tokens of the slots from ``at`` on at full depth, in place of what
+    lay there, for logits of the last ``keep`` of each row; the run goes on after them. One that runs plans whose
+    schedule asks for ``cosine`` has ``cosine()``. One whose K and V may be handed on has
     ``held(length)``: those of the first slots, ``[batch, kv_heads, length, head_dim]`` for each layer.
     """
 
@@ -109,7 +110,8 @@ def make_backend(
     Raises
     ------
     PlanError
-        The name is unknown, or ``cuda-graph`` was asked for on a model that is not on a CUDA device.
+        The name is unknown, ``cuda-graph`` was asked for on a model that is not on a CUDA device, or a fast backend by
+        name for a plan whose schedule asks for a signal that only eager has.
     """
     make, reason = maker(
         name, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens, own_cache=own_cache, holes=holes,
@@ -134,10 +136,20 @@ def maker(
 ) -> tuple[Callable[[], Backend] | None, str]:
     """What makes the fast backend of :func:`make_backend`, not checked, or None for eager; and why."""
     kind, reason = _choose(name, adapter, max_tokens, own_cache, holes)
+    if kind is not None and "cosine" in plan.needs:
+        kind, reason = None, _between_layers(name, plan)
     if kind is None:
         return None, reason
     make = functools.partial(kind, adapter, plan, write_kv=write_kv, batch=batch, max_tokens=max_tokens)
     return functools.partial(make, several=True) if several and kind is not NativeBackend else make, reason
+
+
+def _between_layers(name: str, plan: DepthPlan) -> str:
+    """Why a plan whose schedule reads states between layers runs eager; refused where another backend was named."""
+    asks = f"schedule {plan.schedule!r} asks for cosine, and the states between layers are seen in eager only"
+    if name != "auto":
+        raise PlanError(f"{asks}; use backend eager, or auto")
+    return asks
 
 
 def _choose(

@@ -22,13 +22,21 @@ class DepthLayers:
     write_kv : bool
         Whether every skipped layer writes K and V from the passed-through state. Off, only the layers whose cache
         length transformers reads do.
+
+    Attributes
+    ----------
+    turned : Turned or None
+        How far the layers of the last pass turned the state, where the plan's schedule asks for it.
     """
 
     def __init__(self, adapter: Adapter, plan: DepthPlan, *, write_kv: bool = False) -> None:
         self.plan = plan
+        self.turned = Turned() if "cosine" in plan.needs else None
         self._layers: list[Any] = list(adapter.layers._modules.values())
         writers = range(adapter.num_layers) if write_kv else adapter.length_layers
-        self._stand_ins = [_Skipped(adapter, layer, write=i in writers) for i, layer in enumerate(self._layers)]
+        self._stand_ins: list[Any] = [
+            _Skipped(adapter, layer, write=i in writers) for i, layer in enumerate(self._layers)
+        ]
         self._bridges = prepared(plan.bridges, adapter)
         self._made: dict[int, list[Any]] = {}
 
@@ -38,9 +46,17 @@ class DepthLayers:
             self._made[depth] = self._make(depth)
         return self._made[depth]
 
+    @property
+    def full(self) -> list[Any]:
+        """What runs at full depth."""
+        return self._layers if self.turned is None else self[self.plan.num_layers]
+
     def _make(self, depth: int) -> list[Any]:
-        kept = frozenset(self.plan.keep_sets[depth])
-        running: list[Any] = [layer if i in kept else self._stand_ins[i] for i, layer in enumerate(self._layers)]
+        kept = self.plan.keep_sets[depth]
+        running = [*self._stand_ins]
+        for i in kept:
+            layer = self._layers[i]
+            running[i] = layer if self.turned is None else _Watched(layer, self.turned, first=i == kept[0])
         for at, bridge in self._bridges.get(depth, {}).items():
             last = at == len(running)
             inner = running[at - last]
@@ -73,3 +89,32 @@ class _Bridged:
             return self.bridge(self.inner(hidden_states, *args, **kwargs))
         hidden: torch.Tensor = self.inner(self.bridge(hidden_states), *args, **kwargs)
         return hidden
+
+
+class Turned:
+    """The cosine between the state before and after each layer of the last pass, at its last position."""
+
+    def __init__(self) -> None:
+        self.cosines: list[torch.Tensor] = []
+
+    def mean(self) -> torch.Tensor:
+        """Over the layers, ``[rows]`` in float32."""
+        return torch.stack(self.cosines).mean(dim=0)
+
+
+class _Watched:
+    """A layer whose effect on the state is noted."""
+
+    def __init__(self, layer: nn.Module, to: Turned, *, first: bool) -> None:
+        self.layer, self.to, self.first = layer, to, first
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        after: torch.Tensor = self.layer(hidden_states, *args, **kwargs)
+        if self.first:
+            self.to.cosines.clear()
+        before, last = hidden_states[:, -1].float(), after[:, -1].float()
+        self.to.cosines.append(torch.cosine_similarity(before, last, dim=-1).to(self._device(last)))
+        return after
+
+    def _device(self, here: torch.Tensor) -> torch.device:
+        return self.to.cosines[0].device if self.to.cosines else here.device

@@ -11,7 +11,7 @@ from ..adapters import Adapter
 from ..plans import DepthPlan
 from .cache import can_cut, cut
 from .depths import DepthLayers
-from .forward import run_prompt, run_several, run_tokens
+from .forward import run_all, run_prompt, run_several, run_tokens
 from .gate import LayerGate
 from .ragged import RaggedCache
 
@@ -45,7 +45,7 @@ class EagerBackend:
     def prefill(
         self, input_ids: Tensor, attention_mask: Tensor, cache: Any, chunk: int | None = None
     ) -> tuple[Tensor, EagerDecoder]:
-        logits, position = run_prompt(self.gate, input_ids, attention_mask, cache, chunk)
+        logits, position = run_prompt(self.gate, input_ids, attention_mask, cache, chunk, self.layers.full)
         return logits, EagerDecoder(self, attention_mask, position, cache)
 
 
@@ -62,15 +62,20 @@ class EagerDecoder:
         layers = self.backend.layers[depth]
         return run_tokens(self.backend.gate, layers, tokens[:, None], self.mask, self.position, self.cache)
 
-    def renew(self, tokens: Tensor, at: int) -> Tensor:
-        """Logits ``[batch, vocabulary]`` of the last of ``tokens [batch, count]``, at the slots from ``at`` on."""
+    def cosine(self) -> Tensor:
+        """Mean over the layers of the last pass of the cosine between the states before and after, ``[batch]``."""
+        assert self.backend.layers.turned is not None, "the plan asks for it"
+        return self.backend.layers.turned.mean()
+
+    def renew(self, tokens: Tensor, at: int, keep: int = 1) -> Tensor:
+        """``tokens [batch, count]`` at the slots from ``at`` on: logits ``[batch, keep, vocabulary]`` of the last."""
         cut(self.cache, at)
         end = at + tokens.shape[1]
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), end - self.mask.shape[1])], dim=-1)
         positions = (self.mask.long().cumsum(-1) - 1).clamp_min(0)[:, at:end]
         self.position = positions[:, -1:]
-        gate = self.backend.gate
-        return run_tokens(gate, gate.full, tokens, self.mask, positions, self.cache)
+        layers = self.backend.layers.full
+        return run_all(self.backend.gate, layers, tokens, self.mask, positions, self.cache, keep)
 
     def held(self, length: int) -> list[tuple[Tensor, Tensor]] | None:
         """K and V of the first ``length`` slots of each layer; None where the cache does not keep them all."""

@@ -11,7 +11,7 @@ from .gate import LayerGate
 
 
 def run_prompt(
-    gate: LayerGate, input_ids: Tensor, attention_mask: Tensor, cache: Any, chunk: int | None = None
+    gate: LayerGate, input_ids: Tensor, attention_mask: Tensor, cache: Any, chunk: int | None = None, layers: Any = None
 ) -> tuple[Tensor, Tensor]:
     """Run the prompt at full depth.
 
@@ -27,6 +27,8 @@ def run_prompt(
         Gets K and V of every layer.
     chunk : int, optional
         Most tokens of one pass, to bound its memory.
+    layers : sequence, optional
+        What runs in place of the model's own layers.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def run_prompt(
     logits = torch.empty(0)
     for part in torch.split(input_ids, chunk or input_ids.shape[1], dim=1):
         begin, end = end, end + part.shape[1]
-        logits = run_tokens(gate, gate.full, part, attention_mask[:, :end], positions[:, begin:end], cache)
+        logits = run_tokens(gate, layers or gate.full, part, attention_mask[:, :end], positions[:, begin:end], cache)
     return logits, positions[:, -1:]
 
 
@@ -46,6 +48,14 @@ def run_tokens(
     gate: LayerGate, layers: Any, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any
 ) -> Tensor:
     """One pass of these layers; logits of the last position ``[batch, vocabulary]``."""
+    return run_all(gate, layers, input_ids, attention_mask, position_ids, cache, keep=1)[:, -1]
+
+
+def run_all(
+    gate: LayerGate, layers: Any, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any,
+    keep: int = 0,
+) -> Tensor:  # fmt: skip
+    """One pass of these layers; logits of the last ``keep`` positions, 0 for all, ``[batch, keep, vocabulary]``."""
     output = gate.run(
         layers,
         lambda: gate.adapter.model(
@@ -54,11 +64,11 @@ def run_tokens(
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
             return_dict=True,
         ),
     )
-    logits: Tensor = output.logits[:, -1]
+    logits: Tensor = output.logits
     return logits
 
 

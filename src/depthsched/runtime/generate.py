@@ -22,6 +22,7 @@ from .ragged import refuse_ragged
 from .renewal import renewal_of
 from .renewing import cache_to_renew, renewing_backend
 from .run import Run
+from .signals import refuse_signals
 
 LOOK_EVERY = 8
 """Steps between two looks for the end token on a GPU, which each wait for it."""
@@ -97,8 +98,9 @@ def generate(
         each sentence, with ``recompute``.
     **generate_kwargs
         What ``model.generate`` takes for greedy decoding or sampling: logits processors, stopping criteria,
-        ``stop_strings`` with ``tokenizer``, ``generation_config``, ``output_scores`` and ``output_logits`` (in
-        ``Run.scores`` and ``Run.logits``), ... An argument that would not be followed is refused by name;
+        ``stop_strings`` with ``tokenizer`` (which a schedule that asks for ``token_class`` needs too),
+        ``generation_config``, ``output_scores`` and ``output_logits`` (in ``Run.scores`` and ``Run.logits``), ...
+        An argument that would not be followed is refused by name;
         :mod:`depthsched.runtime.arguments` lists them all.
 
     Raises
@@ -109,7 +111,8 @@ def generate(
     model = adapter.model  # the inner one of a wrapper
     refuse_in_generate(model, generate_kwargs)
     drafts = read_drafts(lossless, draft_tokens, skipped_kv, drop_finished)
-    renewal = renewal_of(skipped_kv, verify_below, renew, generate_kwargs.get("tokenizer"), lossless=lossless)
+    tokenizer = generate_kwargs.get("tokenizer")
+    renewal = renewal_of(skipped_kv, verify_below, renew, tokenizer, lossless=lossless)
     ids, mask = read_inputs(adapter, inputs)
     rows = len(ids) * (effective("num_return_sequences", model, generate_kwargs) or 1)
     if drafts:
@@ -118,6 +121,7 @@ def generate(
     new = max_tokens(generate_kwargs, max_new_tokens, prompt, DEFAULT_TOKENS)
     plan = as_plan(plan, order, profile, adapter.num_layers, new)
     check_plan(plan, adapter)
+    refuse_signals(plan, tokenizer=tokenizer, checks=renewal is not None or lossless, lossless=lossless)
     plan = plan.with_deeper() if drafts and drafts.chooses_depth else plan
     write, own_cache = writes_kv(plan, skipped_kv) and not lossless, _brings_cache(model, generate_kwargs)
     check_lengths(adapter, prompt, new)
@@ -154,9 +158,10 @@ def generate(
     with chosen as engine:
         loop: DecodeLoop | LosslessLoop
         if drafts:
-            loop = LosslessLoop(engine, plan, drafting_of(drafts, plan), streamer, reason)
+            loop = LosslessLoop(engine, plan, drafting_of(drafts, plan), streamer, reason, tokenizer)
         else:
-            loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, 1 if every else LOOK_EVERY, renewal)
+            stride = 1 if every else LOOK_EVERY
+            loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, stride, renewal, tokenizer)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(
             model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -12,9 +13,9 @@ from ..errors import CacheError
 from ..plans import DepthPlan
 from .backends import Backend
 from .cache import RunCache, cache_lengths, refuse_holes, run_cache
-from .renewal import Ran, Renewal, Steps, running_rows
+from .renewal import Ran, Renewal, Steps
 from .sampler import RunningRows, Sampler
-from .signals import read_signals
+from .signals import SignalReader
 from .trace import Ledger, Trace
 
 
@@ -38,6 +39,8 @@ class DecodeLoop:
         ``stride - 1`` steps run past the end of the text, and are thrown away.
     renewal : Renewal, optional
         Renew the cache where the plan needs it, and by these rules. The backend ``renews``.
+    tokenizer : optional
+        For a plan whose schedule asks for the class of tokens.
 
     Attributes
     ----------
@@ -47,10 +50,10 @@ class DecodeLoop:
 
     def __init__(
         self, backend: Backend, plan: DepthPlan, streamer: Any = None, reason: str = "", drop_finished: bool = False,
-        stride: int = 1, renewal: Renewal | None = None,
+        stride: int = 1, renewal: Renewal | None = None, tokenizer: Any = None,
     ) -> None:  # fmt: skip
         self.backend, self.plan, self.streamer = backend, plan, streamer
-        self.drop_finished, self.stride = drop_finished, stride
+        self.drop_finished, self.stride, self.tokenizer = drop_finished, stride, tokenizer
         self.trace = Trace(plan, backend.name, reason, backend.compile_seconds, renewal=renewal)
         self.prefill_seconds = self.decode_seconds = 0.0
         self.scores: tuple[Tensor, ...] | None = None
@@ -76,7 +79,11 @@ class DecodeLoop:
         held = (cache_lengths(cache) or [0])[0]
         fresh = input_ids[:, held:] if mask.shape[1] == prompt else input_ids
         logits, decoder = self.backend.prefill(fresh, mask, cache, generation_config.prefill_chunk_size)
-        steps = Steps(RunningRows(decoder, drop=self.drop_finished), self.plan, prompt, self.trace.renewal)
+        reader = SignalReader(self.plan, self.tokenizer)
+        reader.begin(input_ids, mask)
+        rows = RunningRows(decoder, drop=self.drop_finished)
+        checked = reader.checked if reader.hears_checks else None
+        steps = Steps(rows, self.plan, prompt, self.trace.renewal, checked)
         ran, signals = Ran(self.plan.num_layers), None
         for step in range(most):
             tokens = sampler(input_ids, logits)
@@ -90,8 +97,9 @@ class DecodeLoop:
                 self.prefill_seconds = ledger.last - began
             if ended:
                 break
-            signals = read_signals(running_rows(logits, sampler.unfinished)) if self.plan.adaptive else None
-            logits, ran = steps(input_ids, self.plan.decide(step + 1, signals), sampler.unfinished)
+            cosine = functools.partial(rows.cosine, len(tokens))
+            depth, signals = reader.decide(step + 1, logits, tokens, sampler.unfinished, cosine)
+            logits, ran = steps(input_ids, depth, sampler.unfinished)
         self.decode_seconds = _now(input_ids) - began - self.prefill_seconds
         if self.streamer is not None:
             self.streamer.end()

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..errors import PlanError
 from ..plans import DepthPlan
-from .signals import read_signals
+from .signals import of_logits
 
 SENTENCE = "sentence"
 _ENDS = tuple(".!?…。！？")
@@ -134,13 +135,16 @@ class Steps:
     Parameters
     ----------
     decoder
-        With ``step(tokens, depth, unfinished)`` and ``renew(tokens, at)``: a
+        With ``step(tokens, depth, unfinished)`` and ``renew(tokens, at, keep)``: a
         :class:`~depthsched.runtime.sampler.RunningRows`.
     plan : DepthPlan
     length : int
         Tokens of the prompt, padding included.
     renewal : Renewal or None
         Without one every step is a plain one.
+    checked : callable, optional
+        Told at every pass at full depth over earlier positions, for each of them, whether full depth has the most
+        likely token that the position had, bool ``[batch, positions]``.
 
     Attributes
     ----------
@@ -148,8 +152,12 @@ class Steps:
         Slots of the cache, from the first, that hold what full depth writes.
     """
 
-    def __init__(self, decoder: Any, plan: DepthPlan, length: int, renewal: Renewal | None) -> None:
-        self.decoder, self.renewal = decoder, renewal
+    def __init__(
+        self, decoder: Any, plan: DepthPlan, length: int, renewal: Renewal | None,
+        checked: Callable[[Tensor], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.decoder, self.renewal, self.checked = decoder, renewal, checked
+        self._likeliest: list[Tensor] = []
         self.full = self.lowest = plan.num_layers
         self.whole = length
 
@@ -167,14 +175,26 @@ class Steps:
             self.whole += 1
             return logits, Ran(depth)
         self.lowest = min(self.lowest, depth)
-        if rules and rules.verify_below and read_signals(running_rows(logits, unfinished)).margin < rules.verify_below:
+        if self.checked is not None:
+            self._likeliest.append(logits.argmax(dim=-1))
+        if rules and rules.verify_below and unsure(running_rows(logits, unfinished), rules.verify_below):
             return self._full(ids, tried=depth)
         return logits, Ran(depth)
 
     def _full(self, ids: Tensor, tried: int = 0) -> tuple[Tensor, Ran]:
         """The same step at full depth, over everything that was not."""
         at, self.whole, self.lowest = self.whole, ids.shape[1], self.full
-        return self.decoder.renew(ids[:, at:], at), Ran(self.full, ids.shape[1] - 1 - at, tried)
+        count, ran = ids.shape[1] - at, Ran(self.full, ids.shape[1] - 1 - at, tried)
+        logits = self.decoder.renew(ids[:, at:], at, 1 if self.checked is None else count)
+        if self.checked is not None and self._likeliest:
+            before, self._likeliest = torch.stack(self._likeliest, dim=1), []
+            self.checked(logits[:, : before.shape[1]].argmax(dim=-1) == before)
+        return logits[:, -1], ran
+
+
+def unsure(logits: Tensor, below: float) -> bool:
+    """Whether the margin of any row of logits ``[rows, vocabulary]`` is below this."""
+    return bool((of_logits(logits, ["margin"])["margin"] < below).any())
 
 
 def running_rows(rows: Tensor, unfinished: Tensor | None) -> Tensor:

@@ -80,15 +80,23 @@ class RunningRows:
             self.index = held = held[alive]
         return _spread(self.decoder.step(tokens[held], depth), held, len(tokens))
 
-    def renew(self, tokens: Tensor, at: int) -> Tensor:
-        """One pass at full depth over ``tokens [batch, count]`` of the slots from ``at`` on; logits of the last."""
+    def renew(self, tokens: Tensor, at: int, keep: int = 1) -> Tensor:
+        """One pass at full depth over ``tokens [batch, count]`` of the slots from ``at`` on.
+
+        Logits of the last ``keep`` of each row, ``[batch, keep, vocabulary]``.
+        """
         if self.index is None:
-            logits: Tensor = self.decoder.renew(tokens, at)
+            logits: Tensor = self.decoder.renew(tokens, at, keep)
             return logits
-        return _spread(self.decoder.renew(tokens[self.index], at), self.index, len(tokens))
+        return _spread(self.decoder.renew(tokens[self.index], at, keep), self.index, len(tokens))
+
+    def cosine(self, rows: int) -> Tensor:
+        """What an eager decoder of a plan that asks for it says of the last pass, ``[rows]``; 0 where none ran."""
+        found: Tensor = self.decoder.cosine()
+        return found if self.index is None else _spread(found, self.index, rows)
 
 
 def _spread(some: Tensor, held: Tensor, rows: int) -> Tensor:
-    full: Tensor = some.new_zeros(rows, some.shape[1])
+    full: Tensor = some.new_zeros(rows, *some.shape[1:])
     full[held] = some
     return full

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import MissingExtraError
 from ..plans import DepthPlan
-from ..schedule import Signals
+from ..signals import Signals
 from .renewal import Ran, Renewal
 from .rounds import Round
 
@@ -31,7 +31,7 @@ class StepRecord:
     tokens : tuple of int
         The token of each row of the batch; empty where the caller's loop chose it.
     signals : Signals or None
-        What an adaptive schedule saw before this step.
+        What an adaptive schedule saw before this step, of the row that asked for its depth.
     renewed : int
         Earlier positions of each row that ran again in this step's pass, at full depth.
     tried : int
@@ -112,7 +112,7 @@ class Trace:
                 "seconds": s.seconds,
                 "tokens": list(s.tokens),
                 **({"renewed": s.renewed, "tried": s.tried} if self.renewal else {}),
-                **(s.signals._asdict() if s.signals else {}),
+                **(s.signals.asdict() if s.signals else {}),
             }
             for s in self.steps
         ]

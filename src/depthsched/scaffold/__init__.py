@@ -16,11 +16,11 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _FILES = {
     "pyproject.toml.tmpl": "pyproject.toml",
     "${kind}.module.py.tmpl": "${module}.py",
-    "${kind}.README.md.tmpl": "README.md",
-    "${kind}.test.py.tmpl": "tests/test_${stem}.py",
+    "${registered}.README.md.tmpl": "README.md",
+    "${registered}.test.py.tmpl": "tests/test_${stem}.py",
 }
 # What a plug-in can begin with -> its noun in texts.
-KINDS = {"schedule": "depth schedule", "ranker": "layer ranker"}
+KINDS = {"schedule": "depth schedule", "adaptive": "depth schedule", "ranker": "layer ranker"}
 
 
 def new_plugin(name: str, folder: str | Path = ".", kind: str = "schedule") -> list[Path]:
@@ -33,7 +33,7 @@ def new_plugin(name: str, folder: str | Path = ".", kind: str = "schedule") -> l
     folder : str or Path
         Where its folder is made.
     kind : str
-        ``schedule`` or ``ranker``.
+        ``schedule``, ``adaptive`` (a schedule that sees signals) or ``ranker``.
 
     Returns
     -------
@@ -47,16 +47,20 @@ def new_plugin(name: str, folder: str | Path = ".", kind: str = "schedule") -> l
     """
     if kind not in KINDS:
         raise SettingsError(f"cannot begin a plug-in with a {kind!r}; use one of {', '.join(KINDS)}")
+    registered = "ranker" if kind == "ranker" else "schedule"
     if not _NAME.fullmatch(name):
-        raise SettingsError(f"{name!r} cannot be the name of a {kind}; use words like half-life: a-z, 0-9 and '-'")
-    taken = registry().schedules if kind == "schedule" else registry().rankers
+        raise SettingsError(
+            f"{name!r} cannot be the name of a {registered}; use words like half-life: a-z, 0-9 and '-'"
+        )
+    taken = registry().rankers if kind == "ranker" else registry().schedules
     if name in taken:
-        raise SettingsError(f"there is a {kind} {name!r} already, from {taken[name].origin}")
+        raise SettingsError(f"there is a {registered} {name!r} already, from {taken[name].origin}")
     target = Path(folder).expanduser() / f"depthsched-{name}"
     stem = name.replace("-", "_")
     words = {
         "name": name,
         "kind": kind,
+        "registered": registered,
         "noun": KINDS[kind],
         "stem": stem,
         "module": f"depthsched_{stem}",

@@ -16,11 +16,13 @@ from ..cost import Cost, ModelShape
 from ..errors import PlanError
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
+from ..runtime.backends import make_backend
 from ..runtime.eager import EagerBackend
 from ..runtime.policy import check_plan, writes_kv
 from ..runtime.renewal import Ran, Renewal, Steps
+from ..runtime.renewing import renewing_backend
 from ..runtime.sampler import RunningRows
-from ..runtime.signals import read_signals
+from ..runtime.signals import SignalReader, refuse_signals
 from .answers import Progress, Sample
 from .metrics import Metrics, compare_logits, compare_states
 from .result import METRICS, PromptScore, ScoreResult, group, interval
@@ -63,6 +65,8 @@ def score(
     method: str = "auto",
     batch_tokens: int = 6144,
     renewal: Renewal | None = None,
+    tokenizer: Any = None,
+    backend: str = "eager",
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[ScoreResult]:
@@ -81,6 +85,10 @@ def score(
         Most positions, padding included, that run at once: the bound on memory. A longer sample runs alone.
     renewal : Renewal, optional
         Score runs with ``skipped_kv="recompute"`` and these rules; full depth stays as it is.
+    tokenizer : optional
+        For plans whose schedules ask for ``token_class``.
+    backend : str
+        What decodes step by step, as of :func:`depthsched.generate`.
     force : bool
         Drive a model family that is unknown or refused.
     progress : callable, optional
@@ -100,6 +108,7 @@ def score(
     for plan in plans:
         check_plan(plan, adapter)
         _check_method(plan, method, renewal)
+        refuse_signals(plan, tokenizer=tokenizer, checks=renewal is not None)
     usable = [sample for sample in samples if len(sample.completion) > 1]
     if not usable:
         raise PlanError("no completion has a second token, so no decode step to score; allow longer answers")
@@ -115,7 +124,7 @@ def score(
             if batch and _in_one_pass(plan, renewal):
                 rows[i] += _one_pass(adapter, plan, batch, chunk)
             else:
-                rows[i] += _step_by_step(adapter, plan, chunk, batch, renewal)
+                rows[i] += _step_by_step(adapter, plan, chunk, batch, renewal, tokenizer, backend)
             seconds[i] += shared + time.perf_counter() - began
             done += len(chunk)
             if progress:
@@ -165,38 +174,48 @@ def _one_pass(adapter: Adapter, plan: DepthPlan, batch: _Batch, chunk: Sequence[
 
 @torch.no_grad()
 def _step_by_step(
-    adapter: Adapter, plan: DepthPlan, chunk: Sequence[Sample], batch: _Batch | None, renewal: Renewal | None
-) -> list[_Row]:
+    adapter: Adapter, plan: DepthPlan, chunk: Sequence[Sample], batch: _Batch | None, renewal: Renewal | None,
+    tokenizer: Any, backend: str,
+) -> list[_Row]:  # fmt: skip
     """One forward a token, as a run would do it; for plans whose depth can rise, and to check the staircase.
 
     Without a batch full depth is decoded in the same way.
     """
     rows = []
     for i, sample in enumerate(chunk):
-        logits, ran = _decode(adapter, plan, sample, renewal)
+        logits, ran = _decode(adapter, plan, sample, renewal, tokenizer, backend)
         if batch:
             reference = adapter.logits(batch.full[i, : len(ran)])
         else:
-            reference, _ = _decode(adapter, _full_plan(plan), sample, None)
+            reference, _ = _decode(adapter, _full_plan(plan), sample, None, None, backend)
         targets = torch.tensor(sample.completion[1:], device=logits.device)
         rows.append(_Row(compare_logits(reference, logits, targets), ran, len(sample.prompt)))
     return rows
 
 
 def _decode(
-    adapter: Adapter, plan: DepthPlan, sample: Sample, renewal: Renewal | None
+    adapter: Adapter, plan: DepthPlan, sample: Sample, renewal: Renewal | None, tokenizer: Any, backend: str
 ) -> tuple[torch.Tensor, list[Ran]]:
     """Logits ``[steps, vocabulary]`` of the decode steps of one sample, one after the other, and what ran."""
     text = torch.tensor([[*sample.prompt, *sample.completion]], device=adapter.device)
     prompt, logits, passes = len(sample.prompt), [], []
-    with EagerBackend(adapter, plan, write_kv=writes_kv(plan, "auto") and renewal is None) as engine:
+    write = writes_kv(plan, "auto") and renewal is None
+    chosen, reason = make_backend(backend, adapter, plan, write_kv=write, max_tokens=text.shape[1])
+    if renewal is not None:
+        chosen, _ = renewing_backend(chosen, reason, backend, lambda: EagerBackend(adapter, plan))
+    with chosen as engine:
         ids = text[:, :prompt]
-        last, decoder = engine.prefill(ids, torch.ones_like(ids), DynamicCache())
-        steps = Steps(RunningRows(decoder, drop=False), plan, prompt, renewal)
+        mask = torch.ones_like(ids)
+        last, decoder = engine.prefill(ids, mask, DynamicCache())
+        reader = SignalReader(plan, tokenizer)
+        reader.begin(ids, mask)
+        checked = reader.checked if reader.hears_checks else None
+        rows = RunningRows(decoder, drop=False)
+        steps = Steps(rows, plan, prompt, renewal, checked)
         for step in range(1, len(sample.completion)):
-            depth = plan.decide(step, read_signals(last) if plan.adaptive else None)
+            depth, _ = reader.decide(step, last, text[:, prompt + step - 1], cosine=lambda: rows.cosine(1))
             last, ran = steps(text[:, : prompt + step], depth)
-            logits.append(last[0])
+            logits.append(last[0].clone())  # a backend's may be one buffer, written at every step
             passes.append(ran)
     return torch.stack(logits), passes
 

@@ -90,6 +90,7 @@ def token_map(
         do_sample=False,
         backend="eager",
         logits_processor=[seen],
+        tokenizer=tokenizer,
     )
     tokens = run.tokens[0].tolist()
     # All positions at once: a step's logits depend on the tokens before it only.

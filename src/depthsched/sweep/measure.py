@@ -45,7 +45,7 @@ def _score(cell: Cell) -> dict[str, Any]:
     rows = read_prompts(cell.paths["prompts"], options["limit"])
     length = options["max_new_tokens"]
     samples = own_answers(model, tokenizer, rows, max_new_tokens=length, raw=options["raw"])
-    found = score(model, [plan], samples)[0].to_json()
+    found = score(model, [plan], samples, tokenizer=tokenizer)[0].to_json()
     del found["seconds"]  # the record has the time; the rest is the same in every run
     maps = [
         token_map(model, tokenizer, plan, row.text, sample.prompt, max_new_tokens=length).to_json()
@@ -71,6 +71,7 @@ def _bench(cell: Cell) -> dict[str, Any]:
         tokens=options["tokens"],
         repeats=options["repeats"],
         baseline=False,
+        tokenizer=tokenizer,
         context={"model": cell.model},
     )
     return {"plan": plan.to_json(), "bench": {**result.rows[-1].to_json(), "context": dict(result.context)}}

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DepthschedError
-from ..schedule import AdaptiveSchedule, DepthSchedule, Signals, decide_depth, one_number, raw_depths, resolve_depths
+from ..schedule import AdaptiveSchedule, DepthSchedule, decide_depth, one_number, raw_depths, resolve_depths
+from ..signals import Signals, check_needs
 from ..text import one_line
 from .report import Finding, Note
 from .settings_checks import check_frozen, check_same, check_unchanged, say, show, values_of
@@ -181,6 +182,7 @@ def bounded(case: Case) -> None:
     except DepthschedError as error:
         # The framework's own refusals belong to the checks of what the class declares.
         owner = next((word for word in ("monotone", "starts_full") if word in str(error)), "bounded")
+        owner = "adaptive" if any(words in str(error) for words in ("needs a signal", ": needs is")) else owner
         raise Finding(owner, f"{_at(case)}: {error}") from error
     low = case.schedule.min_depth
     outside = np.flatnonzero((depths < low) | (depths > case.num_layers))
@@ -235,17 +237,24 @@ def frozen(case: Case) -> None:
 
 
 def adaptive(value: tuple[Case, Signals]) -> None:
-    """decide() returns one finite number, and the same one when asked twice, whatever the model's signals are."""
+    """decide() gives one finite number, the same when asked twice, whatever it sees, and reads what ``needs`` names."""
     case, signals = value
     schedule = _resolved(case)
     assert isinstance(schedule, AdaptiveSchedule)
+    try:
+        check_needs(schedule.name, schedule.needs)
+    except DepthschedError as error:
+        raise Finding("adaptive", str(error)) from error
     step = case.steps[0]
     where = f"{_at(case, step)}, {signals}"
     try:
         with np.errstate(all="ignore"):
             answers = [float(one_number(schedule, "decide", 0, step, case.num_layers, signals)) for _ in range(2)]
     except DepthschedError as error:
-        raise Finding("adaptive", f"{_at(case)}: {_without_name(schedule, error)}; return a depth") from error
+        said = _without_name(schedule, error)
+        raise Finding(
+            "adaptive", f"{_at(case)}: {said}{'' if 'write needs' in said else '; return a depth'}"
+        ) from error
     if not np.isfinite(answers).all():
         raise Finding("adaptive", f"{where}: decide() returned {answers[0]}; return one finite number")
     check_same("adaptive", where, "decide()", answers[0], answers[1], "the same signals must give the same depth")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from hypothesis import reject
 from hypothesis import strategies as st
 
 from ..errors import SettingsError
-from ..schedule import AdaptiveSchedule, DepthSchedule, Signals
+from ..schedule import AdaptiveSchedule, DepthSchedule
 from ..settings import Settings, field_types
+from ..signals import SIGNALS, TEXT_CLASSES, Signals
 from ..values import item_of, options_of
 
 MAX_LAYERS = 128
@@ -190,12 +191,23 @@ def probes(schedule: DepthSchedule, horizon: int) -> tuple[int, ...]:
     return tuple(step for step in _PROBES if step <= last)
 
 
-def signals() -> st.SearchStrategy[Signals]:
-    """Signals of the last token, their extremes included."""
-    extremes = [Signals(0.0, 1.0, 1.0), Signals(20.0, 0.0, 0.0), Signals(0.6931471805599453, 0.5, 0.0)]
-    shares = st.floats(0, 1)
-    drawn = st.builds(lambda entropy, top1, part: Signals(entropy, top1, top1 * part), st.floats(0, 20), shares, shares)
-    return st.sampled_from(extremes) | drawn
+@st.composite
+def signals(draw: st.DrawFn, needs: Sequence[str]) -> Signals:
+    """The signals that a schedule asks for, their extremes included; the lead of a token is never above its share."""
+    drawn = {name: draw(_signal(name)) for name in needs}
+    for lead, share in (("margin", "top1"), ("mean_margin", "mean_top1")):
+        if lead in drawn and share in drawn:
+            drawn[lead] = min(drawn[lead], drawn[share])
+    return Signals(**drawn)
+
+
+def _signal(name: str) -> st.SearchStrategy[Any]:
+    if name == "token_class":
+        return st.sampled_from(TEXT_CLASSES)
+    low, high, whole = SIGNALS[name].low, SIGNALS[name].high, SIGNALS[name].unit in ("id", "tokens")
+    numbers = st.integers(int(low), int(high)) if whole else st.floats(low, high)
+    ends = [int(low), int(high)] if whole else [low, high]
+    return st.sampled_from([*ends, None] if name == "agreement" else ends) | numbers
 
 
 @st.composite
@@ -204,4 +216,5 @@ def decisions(draw: st.DrawFn, drawn: st.SearchStrategy[DepthSchedule]) -> tuple
     case = draw(cases(drawn))
     assert isinstance(case.schedule, AdaptiveSchedule)
     step = draw(st.sampled_from(case.steps))
-    return dataclasses.replace(case, steps=(step,)), draw(signals())
+    known = [name for name in case.schedule.needs if name in SIGNALS]  # others are the check's to refuse
+    return dataclasses.replace(case, steps=(step,)), draw(signals(known))

@@ -19,6 +19,7 @@ from ..inputs import check_lengths, read_inputs
 from ..policy import check_plan
 from ..ragged import refuse_ragged
 from ..shadow import named, refuse_attached, refuse_continuous_batching, shadow
+from ..signals import refuse_signals
 from ..trace import Trace
 from .arguments import check_lossless
 from .drafting import drafting_of
@@ -39,9 +40,13 @@ class LosslessAttachment:
         The record of the latest ``model.generate`` inside the block.
     """
 
-    def __init__(self, model: Any, plan: DepthPlan, drafts: DraftTokens, *, force: bool = False) -> None:
+    def __init__(
+        self, model: Any, plan: DepthPlan, drafts: DraftTokens, *, force: bool = False, tokenizer: Any = None
+    ) -> None:
         self._adapter = adapter_for(model, force=force)
         check_plan(plan, self._adapter)
+        refuse_signals(plan, tokenizer=tokenizer, checks=True, lossless=True)
+        self._tokenizer = tokenizer
         self.model = self._adapter.model
         self.plan = plan.with_deeper() if drafts.chooses_depth else plan
         self.trace: Trace | None = None
@@ -93,8 +98,9 @@ class LosslessAttachment:
 
     def _run(self, original: Any, given: dict[str, Any]) -> Any:
         loop = LosslessLoop(
-            self._backend, self.plan, drafting_of(self._drafts, self.plan), given.pop("streamer", None), "attach"
-        )
+            self._backend, self.plan, drafting_of(self._drafts, self.plan), given.pop("streamer", None), "attach",
+            tokenizer=self._tokenizer,
+        )  # fmt: skip
         loop.trace.backend = "attach"
         self.trace = loop.trace
         cache: list[Any] = []

@@ -14,7 +14,7 @@ from ..backends import Backend, DraftDecoder
 from ..cache import cache_lengths
 from ..loop import prepared_cache
 from ..rounds import Round
-from ..signals import read_signals
+from ..signals import Decision, SignalReader, deepest
 from ..trace import StepRecord, Trace
 from .accept import Verdict, greedy, sampled
 from .drafting import Drafting
@@ -37,14 +37,18 @@ class LosslessLoop:
     streamer : transformers streamer, optional
     reason : str
         Why this backend runs, for the trace.
+    tokenizer : optional
+        For a plan whose schedule asks for the class of tokens.
     """
 
     scores = logits = cache = None
 
     def __init__(
-        self, backend: Backend, plan: DepthPlan, drafting: Drafting, streamer: Any = None, reason: str = ""
-    ) -> None:
+        self, backend: Backend, plan: DepthPlan, drafting: Drafting, streamer: Any = None, reason: str = "",
+        tokenizer: Any = None,
+    ) -> None:  # fmt: skip
         self.backend, self.plan, self.drafting, self.streamer = backend, plan, drafting, streamer
+        self.tokenizer = tokenizer
         self.trace = Trace(plan, backend.name, reason, backend.compile_seconds, rounds=[])
         self.trace.draft_tokens, self.trace.decisions = drafting.name, drafting.decisions
         self.prefill_seconds = self.decode_seconds = 0.0
@@ -73,11 +77,13 @@ class LosslessLoop:
         first = {row: [self._rows.propose(row, [], logits[row]).token] for row in live}
         self._write(first, self.plan.num_layers, _now(input_ids) - began)
         still = self._keep_running(live, input_ids.device)
-        signals = read_signals(logits[still]) if self.plan.adaptive and still else None
+        self._reader = SignalReader(self.plan, self.tokenizer)
+        self._reader.begin(input_ids, mask)
+        asked = self._asks(live, still, first, logits[:, None])
         self.prefill_seconds = _now(input_ids) - began
         try:
             while self._rows.running:
-                signals = self._round(signals)
+                asked = self._round(asked)
         finally:
             if hasattr(self._decoder, "settle"):
                 self._decoder.settle(self._rows.length(0) - 1)
@@ -86,12 +92,11 @@ class LosslessLoop:
             self.streamer.end()
         return self._rows.padded(self._rows.shortest())
 
-    def _round(self, signals: Any) -> Any:
-        """One draft and its check. What an adaptive schedule sees next: full depth's logits of the last token kept."""
+    def _round(self, asked: Decision) -> Decision:
+        """One draft and its check; the depth that the plan asks for next."""
         rows, began = self._rows, _now(self._rows.last())
         live, at = [*rows.running], torch.tensor([rows.length(row) - 1 for row in rows.running], device=rows.device)
-        steps = [rows.length(row) - rows.prompt for row in live]
-        depth, most = self.drafting.next(max(self.plan.decide(step, signals) for step in steps))
+        depth, most = self.drafting.next(asked.depth)
         drafts, proposed = self._draft(live, at, depth, min(most, rows.room() - 1))
         count = len(drafts[0])
         drawn = _now(at)
@@ -108,9 +113,38 @@ class LosslessLoop:
         self.drafting.learn(done)
         self._write(written, self.plan.num_layers, ended - began)
         still = self._keep_running(live, at.device)
+        if self._reader.hears_checks:
+            for row, verdict in zip(live, verdicts, strict=True):
+                judged = [place < verdict.accepted for place in range(min(verdict.accepted + 1, count))]
+                self._reader.rows[row].checks.extend(judged)
+        return self._asks(live, still, written, logits)
+
+    def _asks(self, live: list[int], still: list[int], written: dict[int, list[int]], logits: Tensor) -> Decision:
+        """The deepest of what the rows that go on ask for, each at its own step.
+
+        Parameters
+        ----------
+        live, still : list of int
+            The rows of the last pass, and the places in it of those that go on.
+        written : dict of int to list of int
+            What each row got from it: as many tokens as there are positions in ``logits`` that they came from.
+        logits : Tensor
+            Of full depth, ``[rows, count, vocabulary]``.
+        """
+        steps = {i: self._rows.length(live[i]) - self._rows.prompt for i in still}
         if not (self.plan.adaptive and still):
-            return None
-        return read_signals(torch.stack([logits[i, verdicts[i].accepted] for i in still]))
+            return Decision(max(map(self.plan.depth, steps.values()), default=self.plan.num_layers), None)
+        seen = []
+        for i in still:
+            tokens = written[live[i]]
+            each = range(len(tokens)) if self._reader.looks_back else [len(tokens) - 1]
+            measured = self._reader.measure(logits[i, [*each]])
+            for place, numbers in zip(each, measured, strict=True):
+                before = tokens[place - 1] if place else None
+                step = steps[i] - len(tokens) + place + 1
+                signals = self._reader.see(live[i], step, tokens[place], numbers, before)
+            seen.append((steps[i], signals))
+        return deepest(self.plan, seen)
 
     def _keep_running(self, live: list[int], device: Any) -> list[int]:
         """Leave rows that ended, if only with the first token, out of the batch; the places of the others in it."""

@@ -39,10 +39,10 @@ class NativeDecoder:
         self.kv.length += 1
         return logits
 
-    def renew(self, tokens: Tensor, at: int) -> Tensor:
-        """Logits ``[batch, vocabulary]`` of the last of ``tokens [batch, count]``, at the slots from ``at`` on."""
+    def renew(self, tokens: Tensor, at: int, keep: int = 1) -> Tensor:
+        """``tokens [batch, count]`` at the slots from ``at`` on: logits ``[batch, keep, vocabulary]`` of the last."""
         self.kv.length = at
-        return self.prompt(tokens)
+        return self.prompt(tokens, keep=keep).view(len(tokens), -1, self.model.vocabulary)
 
     def held(self, length: int) -> list[tuple[Tensor, Tensor]]:
         """K and V of the first ``length`` slots of each layer, ``[batch, kv_heads, length, head_dim]``."""
@@ -58,8 +58,8 @@ class NativeDecoder:
         rows, every = self.rows.repeat_interleave(count), torch.arange(batch * count, dtype=torch.int32)
         return self.forward(tokens.reshape(-1), rows, slots, every, depth).view(batch, count, -1)
 
-    def prompt(self, input_ids: Tensor, chunk: int | None = None) -> Tensor:
-        """Logits of the last tokens of a prompt ``[batch, tokens]``, whose padding is left out."""
+    def prompt(self, input_ids: Tensor, chunk: int | None = None, keep: int = 1) -> Tensor:
+        """Logits of the last ``keep`` tokens of each row of ``[batch, tokens]``, row by row; padding is left out."""
         held, batch, length = self.kv.length, *input_ids.shape
         slots = torch.arange(held, held + length, dtype=torch.int32).repeat(batch)
         rows = self.rows.repeat_interleave(length)
@@ -68,7 +68,7 @@ class NativeDecoder:
         self.kv.reserve(held + length)
         logits = []
         for part in torch.split(torch.arange(len(ids)), min(chunk or MOST_TOKENS, MOST_TOKENS)):
-            last = (slots[part] == held + length - 1).nonzero()[:, 0].int()
+            last = (slots[part] >= held + length - keep).nonzero()[:, 0].int()
             logits.append(self.forward(ids[part], rows[part], slots[part], last, self.model.num_layers))
         self.kv.length = held + length
         return torch.cat(logits)
