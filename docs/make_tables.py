@@ -73,6 +73,8 @@ def schedules_page() -> str:
 
 
 def _schedule_row(cls: type[ds.DepthSchedule]) -> list[str]:
+    if cls.from_profile:
+        return [f"[`{cls.name}`](#{cls.name})", _code(describe(cls)), "from a profile", "no", _paper(cls)]
     budget = any(field.metadata.get("budget") for field in dataclasses.fields(cls))
     schedule = ds.schedule_for_budget(cls.name, 24, num_layers=LAYERS, horizon=TOKENS) if budget else cls()
     plan = ds.plan(schedule, num_layers=LAYERS, horizon=TOKENS)

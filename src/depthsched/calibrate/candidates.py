@@ -13,7 +13,7 @@ from ..order import keep_layers
 from ..plans import DepthPlan
 from ..ranker import LayerRanker
 from .fit import correction_sites, fit_keep_set
-from .judge import Quality, judge_constant, judge_plan
+from .judge import ByStep, Quality, judge_constant, judge_plan, judge_steps, mean
 from .study import Study
 
 Say = Callable[[str], None]
@@ -65,17 +65,18 @@ class Search:
 
     def bridges(
         self, drop_order: Sequence[int], corrections: int
-    ) -> tuple[dict[int, dict[int, Bridge]], list[dict[str, Any]]]:
-        """Bridges of every depth that the order reaches, and what each depth costs on held-out prompts."""
+    ) -> tuple[dict[int, dict[int, Bridge]], list[dict[str, Any]], dict[int, ByStep]]:
+        """Bridges of every depth that the order reaches, and what each costs on held-out prompts: means, and by step."""
         found: dict[int, dict[int, Bridge]] = {}
-        curve = []
+        curve, by_step = [], {}
         for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):
             keep = keep_layers(drop_order, depth, self.layers)
             self.say(f"bridges of depth {depth}")
             found[depth], about = self.fit(f"depth-{depth}", keep, corrections)
-            quality = self._quality(f"kl-{depth}", partial(judge_constant, self.study.held, keep, found[depth]))
-            curve.append({"depth": depth, **quality._asdict(), "fits": about})
-        return found, curve
+            judge = partial(judge_steps, self.study.held, keep, found[depth])
+            by_step[depth] = ByStep(*self.study.units.value(f"steps-{depth}", judge))
+            curve.append({"depth": depth, **mean(self.study.held, by_step[depth])._asdict(), "fits": about})
+        return found, curve, by_step
 
     def measure(self, plan: DepthPlan) -> Quality:
         """What a plan costs on held-out prompts."""
