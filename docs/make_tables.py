@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,14 @@ def command_tables() -> dict[str, str]:
     from depthsched.cli import build_app
 
     root: Any = typer.main.get_command(build_app())
-    commands = {"depthsched": root, **{f"depthsched {name}": command for name, command in root.commands.items()}}
-    return {name: _options_table(command) for name, command in commands.items()}
+    return {name: _options_table(command) for name, command in _tree("depthsched", root)}
+
+
+def _tree(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command and everything under it."""
+    yield name, command
+    for word, below in getattr(command, "commands", {}).items():
+        yield from _tree(f"{name} {word}", below)
 
 
 def _options_table(command: Any) -> str:

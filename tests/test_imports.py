@@ -30,7 +30,7 @@ FLOW = [
     {"runtime"},
     {"score", "conversation"},
     {"calibrate", "bench", "evaluate", "oracle"},
-    {"report", "sweep", "testing", "rankers"},
+    {"report", "sweep", "testing", "rankers", "gallery"},
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}

@@ -16,10 +16,10 @@ from .cost import Floats, ModelShape
 class DamageTable:
     """Mean KL against full depth by depth and place, and what the cost in bytes of those depths stands on.
 
-    A value is the mean over held-out tokens of a range of decode steps, teacher-forced, where *every* step of the answer
-    up to the token ran at the depth, in the profile's order with its bridges: what ``constant:depth=`` does there. So it
-    holds the damage through the cache of a run that was as shallow all along. A schedule that falls was deeper before,
-    and is expected to do a little less than the sum of these values; nothing proves it.
+    A value is the mean over held-out tokens of a range of decode steps, teacher-forced, where *every* step of the
+    answer up to the token ran at the depth, in the profile's order with its bridges: what ``constant:depth=`` does
+    there. So it holds the damage through the cache of a run that was as shallow all along. A schedule that falls was
+    deeper before, and is expected to do a little less than the sum of these values; nothing proves it.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class DamageTable:
         """Depths with a value, full depth among them, deepest first."""
         return (self.shape.num_layers, *sorted(self.kl, reverse=True))
 
-    def at(self, depth: int, steps: Sequence[int] | Floats) -> Floats:
+    def at(self, depth: int, steps: Sequence[int] | np.ndarray[Any, Any]) -> Floats:
         """Damage of a depth at some decode steps; past the last range its value holds. 0 at full depth."""
         if depth == self.shape.num_layers:
             return np.zeros(len(steps))
@@ -68,14 +68,13 @@ class DamageTable:
         KeyError, TypeError, ValueError
             Not a whole table.
         """
-        shape = {name: tuple(v) if isinstance(v, list) else v for name, v in data["shape"].items()}
         made = cls(
             steps=tuple(data["steps"]),
             tokens=tuple(data["tokens"]),
             kl={int(depth): tuple(row) for depth, row in data["kl"].items()},
             prompts=data["prompts"],
             prompt_tokens=data["prompt_tokens"],
-            shape=ModelShape(**shape),
+            shape=ModelShape.from_json(data["shape"]),
         )
         if not made.tokens or {len(row) for row in made.kl.values()} | {len(made.steps) - 1} != {len(made.tokens)}:
             raise ValueError("the damage table has no value for some range of steps")

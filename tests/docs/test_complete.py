@@ -43,9 +43,13 @@ def test_the_hooks_are_all_that_pluggy_knows() -> None:
 
 def _commands() -> Iterator[tuple[str, Any]]:
     root: Any = typer.main.get_command(build_app())
-    yield "depthsched", root
-    for name, command in root.commands.items():
-        yield f"depthsched {name}", command
+    yield from _tree("depthsched", root)
+
+
+def _tree(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for word, below in getattr(command, "commands", {}).items():
+        yield from _tree(f"{name} {word}", below)
 
 
 @pytest.mark.parametrize(("name", "command"), [pytest.param(n, c, id=n) for n, c in _commands()])

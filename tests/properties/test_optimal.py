@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +106,18 @@ def test_mean_depth_gives_the_least_damage_there_is(rows: list[list[int]], horiz
 
 
 @given(st.floats(1.0, 1.6), st.sampled_from([2, 9, 40, 300, 2000]), st.integers(0, 9))
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_a_budget_is_kept_by_the_account_of_cost(budget: float, horizon: int, start: int) -> None:
+    made = profile(table())
+    lowest = ds.plan(f"constant:depth=2,start={max(start, 1)}", num_layers=6, horizon=horizon, profile=made)
     spec = f"optimal:budget={budget},start={start}"
-    try:
-        plan = ds.plan(spec, num_layers=6, horizon=horizon, profile=profile(table()))
-    except SettingsError as error:
-        assert "out of reach" in str(error)
-        lowest = ds.plan(f"constant:depth=2,start={max(start, 1)}", num_layers=6, horizon=horizon,
-                         profile=profile(table()))  # fmt: skip
-        assert lowest.bytes_speedup(SHAPE, 10) < budget
+    if lowest.bytes_speedup(SHAPE, 10) < budget * (1 - 1e-9):
+        with pytest.raises(SettingsError, match="out of reach"):
+            ds.plan(spec, num_layers=6, horizon=horizon, profile=made)
         return
+    plan = ds.plan(spec, num_layers=6, horizon=horizon, profile=made)
     assert plan.bytes_speedup(SHAPE, 10) >= budget * (1 - 1e-9)
-    assert plan.depths[: start + 1] == (6,) * min(start + 1, horizon)
+    assert set(plan.depths[:start]) <= {6}
     assert plan.schedule.startswith("optimal")
 
 
@@ -166,7 +165,7 @@ def test_ranges_cover_the_steps_and_hold_like_numbers_of_tokens(counts: list[int
     assert (steps[0], steps[-1]) == (1, max(counts) + 1)
     assert list(steps) == sorted(set(steps))
     alive = [sum(count >= step for count in counts) for step in range(1, max(counts) + 1)]
-    for first, end in zip(steps, steps[1:], strict=False):
+    for first, end in pairwise(steps):
         assert sum(alive[first - 1 : end - 1]) <= sum(counts) / 8 + 2 * len(counts)
 
 

@@ -66,7 +66,7 @@ class Search:
     def bridges(
         self, drop_order: Sequence[int], corrections: int
     ) -> tuple[dict[int, dict[int, Bridge]], list[dict[str, Any]], dict[int, ByStep]]:
-        """Bridges of every depth that the order reaches, and what each costs on held-out prompts: means, and by step."""
+        """Bridges of every depth that the order reaches, and what each costs on held-out prompts, also by step."""
         found: dict[int, dict[int, Bridge]] = {}
         curve, by_step = [], {}
         for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def damage_table(held: Sequence[Sample], sums: Mapping[int, Sequence[float]], sh
     """Mean KL of each depth in ranges of steps, from its sums over the held-out answers at every step."""
     counts = [len(sample.completion) - 1 for sample in held]
     steps = step_ranges(counts)
-    places = list(zip(steps, steps[1:], strict=False))
+    places = list(pairwise(steps))
     tokens = tuple(sum(max(min(count, end - 1) - first + 1, 0) for count in counts) for first, end in places)
     kl = {
         depth: tuple(sum(row[first - 1 : end - 1]) / n for (first, end), n in zip(places, tokens, strict=True))

@@ -16,11 +16,11 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 def least_damage(cost: Floats, damage: Floats, budget: float) -> list[int] | None:
     """Which choice each step takes, never a lower one than the step before it took.
 
-    What is spent is what a step costs above its cheapest choice; the room is what the budget leaves for that. Exact where
-    these are whole numbers and the room is at most :data:`UNITS`. Else they are rounded as they add up over the steps, to
-    parts of one in :data:`UNITS` of the room, so that a stretch of one choice is off by less than a part however long it
-    is. The answer is within the budget by the costs as given, and no sequence that leaves ``2 * choices`` parts of the
-    room does less damage.
+    What is spent is what a step costs above its cheapest choice; the room is what the budget leaves for that. Exact
+    where these are whole numbers and the room is at most :data:`UNITS`. Else they are rounded as they add up over the
+    steps, to parts of one in :data:`UNITS` of the room, so that a stretch of one choice is off by less than a part
+    however long it is. The answer is within the budget by the costs as given, and no sequence that leaves
+    ``2 * choices`` parts of the room does less damage.
 
     Parameters
     ----------

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..cost import step_costs
+from ..cost import Floats, step_costs
 from ..errors import PlanError, ProfileError, SettingsError
 from ..order import keep_layers
 from ..schedule import DepthSchedule
 from ..settings import setting
 from .full import Full
-from .least_damage import Floats, least_damage
+from .least_damage import least_damage
 from .step import Step
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Optimal(DepthSchedule):
         """Of each stretch of steps at each depth, ``[stretches, depths]``."""
         if self.mean_depth is not None:
             return np.outer(np.diff(ends), depths).astype(np.float64)
-        rows = [[_bytes(profile, d, a, b) for d in depths] for a, b in zip(ends, ends[1:], strict=False)]
+        rows = [[_bytes(profile, d, a, b) for d in depths] for a, b in pairwise(ends)]
         return np.array(rows).reshape(-1, len(depths))
 
     def _out_of_reach(self, cost: Floats, total: float, fixed: float, horizon: int) -> str:
@@ -106,7 +107,7 @@ def _stretches(first: int, horizon: int) -> list[int]:
 
 
 def _bytes(profile: Profile, depth: int, first: int, end: int) -> float:
-    """Bytes of decode steps ``first`` to ``end - 1`` at a depth. Bytes are linear in the context, so the middle counts."""
+    """Bytes of decode steps ``first`` to ``end - 1`` at a depth: linear in the context, so that the middle counts."""
     assert profile.damage is not None
     shape, steps = profile.damage.shape, end - first
     context = profile.damage.prompt_tokens + (first + end - 1) / 2
@@ -131,4 +132,4 @@ def _as_step(num_layers: int, depths: list[int], ends: list[int]) -> DepthSchedu
     if not falls:
         return Full()
     at, to = zip(*falls, strict=True)
-    return Step(at, tuple(num_layers - depth for depth in to))
+    return Step(at=at, drop=tuple(num_layers - depth for depth in to))
