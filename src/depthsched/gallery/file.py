@@ -60,8 +60,8 @@ class Gallery(Settings):
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return dataclasses.asdict(self)
+        """A JSON object; what is empty is left out, as in a file."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value != ()}
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,7 @@ def _measure(
         if record is not None and record.result is not None:
             depths = neighbours(record.result["score"]["bytes_speedup"], _constants(state.answers, entry.group))
             beside += [cells.score(_constant(entry.group, d)) for d in depths if d < state.answers.shape.num_layers]
+    beside = [cell for cell in beside if not store.finished(cell)]
     run_sweep(_once(beside), store, versions=versions, notice=notice)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..cost import ModelShape
 from ..errors import SettingsError
 from ..files import write_json
-from ..planspec import PlanSpec
+from ..planspec import PlanSpec, PlanText
 from ..sweep import Cell
 from ..sweep.expand import digest_file, digest_folder, digest_model
 from .entries import Answers, Entry
@@ -96,4 +96,6 @@ class Cells:
         spec, gallery = PlanSpec.parse(plan), self.gallery
         profile = {"profile": spec.profile.digest} if spec.profile else {}
         whole = {**digests, **self.model, **profile}
-        return Cell(measure, gallery.model, gallery.dtype, "auto", "auto", str(spec), plan, options, paths, whole)
+        text = PlanText.of(plan)
+        label = str(text._replace(profile=Path(text.profile).name))
+        return Cell(measure, gallery.model, gallery.dtype, "auto", "auto", str(spec), label, options, paths, whole)
