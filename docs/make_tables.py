@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def schedules_page() -> str:
 
 
 def _schedule_row(cls: type[ds.DepthSchedule]) -> list[str]:
+    if cls.from_profile:
+        return [f"[`{cls.name}`](#{cls.name})", _code(describe(cls)), "from a profile", "no", _paper(cls)]
     budget = any(field.metadata.get("budget") for field in dataclasses.fields(cls))
     schedule = ds.schedule_for_budget(cls.name, 24, num_layers=LAYERS, horizon=TOKENS) if budget else cls()
     plan = ds.plan(schedule, num_layers=LAYERS, horizon=TOKENS)
@@ -184,8 +187,14 @@ def command_tables() -> dict[str, str]:
     from depthsched.cli import build_app
 
     root: Any = typer.main.get_command(build_app())
-    commands = {"depthsched": root, **{f"depthsched {name}": command for name, command in root.commands.items()}}
-    return {name: _options_table(command) for name, command in commands.items()}
+    return {name: _options_table(command) for name, command in _tree("depthsched", root)}
+
+
+def _tree(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command and everything under it."""
+    yield name, command
+    for word, below in getattr(command, "commands", {}).items():
+        yield from _tree(f"{name} {word}", below)
 
 
 def _options_table(command: Any) -> str:

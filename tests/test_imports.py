@@ -18,7 +18,7 @@ FLOW = [
     {"files", "stats", "classes", "values", "bridge", "encoding"},
     {"settings", "blocks", "native", "signals"},
     {"fingerprint"},
-    {"schedule", "cost", "drafts"},
+    {"schedule", "cost", "drafts", "damage"},
     {"schedules", "order", "ranker", "hookspecs", "profile"},
     {"plugins"},
     {"depthplan"},
@@ -28,7 +28,7 @@ FLOW = [
     {"runtime"},
     {"score", "conversation"},
     {"calibrate", "bench", "evaluate", "oracle"},
-    {"report", "sweep", "testing", "rankers"},
+    {"report", "sweep", "testing", "rankers", "gallery"},
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
@@ -44,6 +44,7 @@ NO_TORCH = {
     "schedule",
     "cost",
     "drafts",
+    "damage",
     "schedules",
     "order",
     "ranker",

@@ -46,7 +46,7 @@ def schedule_for_budget(
     """
     name, settings = split_spec(spec)
     cls = registry().schedule(name)
-    field, hint = _budget_field(cls)
+    field, hint = budget_field(cls)
     if any(pair.partition("=")[0].strip() == spec_key(field) for pair in settings.split(",")):
         raise SettingsError(f"schedule {name!r}: {spec_key(field)} is what the budget solves for; leave it out")
 
@@ -64,10 +64,11 @@ def schedule_for_budget(
         raise SettingsError(
             f"mean depth {mean_depth} is out of reach for {spec!r}: between {lowest:.2f} and {highest:.2f}"
         )
-    return build(_solve_whole(excess, num_layers) if whole else _solve(excess, low, high))
+    return build(_solve_whole(excess, num_layers) if whole else solve_number(excess, low, high))
 
 
-def _budget_field(cls: type[DepthSchedule]) -> tuple[dataclasses.Field[Any], Any]:
+def budget_field(cls: type[DepthSchedule]) -> tuple[dataclasses.Field[Any], Any]:
+    """The setting of a schedule that a budget is solved for, and its type."""
     for field, hint in field_types(cls):
         if field.metadata.get("budget"):
             return field, hint
@@ -78,8 +79,8 @@ def _solve_whole(excess: Any, num_layers: int) -> int:
     return min(range(1, num_layers + 1), key=lambda value: (abs(excess(value)), value))
 
 
-def _solve(excess: Any, low: float, high: float) -> float:
-    """The setting where the excess changes sign; of the two sides of that jump, the closer one."""
+def solve_number(excess: Any, low: float, high: float) -> float:
+    """Where the excess, which does not fall, changes sign; of the two sides of that jump, the closer one."""
     from scipy.optimize import bisect
 
     if excess(high) <= 0:

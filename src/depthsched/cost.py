@@ -62,6 +62,12 @@ class ModelShape:
             if len(getattr(self, name)) not in (0, self.num_layers):
                 raise PlanError(f"{name} has {len(getattr(self, name))} values; give one for each of the layers")
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelShape:
+        """Read back what ``dataclasses.asdict`` and JSON made of a shape."""
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**values)
+
     def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
         """Bytes that one step of the first ``layers`` layers moves: weights, LM head, K and V of ``context`` tokens.
 

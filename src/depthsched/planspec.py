@@ -176,7 +176,8 @@ class PlanSpec:
             )
         schedule = self.schedule.for_horizon(horizon)
         ranked = self.order.resolve(num_layers)
-        depths, asked = ask_depths(schedule, num_layers, horizon)
+        solved = schedule.for_profile(self.profile, num_layers, horizon)
+        depths, asked = ask_depths(solved, num_layers, horizon)
         lowest, core = min(depths), num_layers - len(ranked)
         notes = []
         if asked > num_layers:
@@ -191,7 +192,7 @@ class PlanSpec:
             depths=tuple(max(depth, core) for depth in depths.tolist()),
             drop_order=ranked,
             notes=tuple(notes),
-            decider=schedule if isinstance(schedule, AdaptiveSchedule) else None,
+            decider=solved if isinstance(solved, AdaptiveSchedule) else None,
             profile=self.profile,
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .damage import DamageTable
 from .errors import ProfileError
 from .files import digest, json_digest, write_atomic
 from .fingerprint import config_digest, weights_sample
@@ -81,6 +82,8 @@ class Profile:
     drafting : mapping
         What a calibration for drafts found: ``depth``, ``draft_tokens``, ``acceptance``, predicted ``speedup`` and the
         costs that these stand on. Empty after any other.
+    damage : DamageTable or None
+        What each depth costs at each place of an answer; None in profiles for drafting, and in older ones.
     bridged : mapping
         Depth -> the layers whose input is bridged there.
     tensors_bytes, tensors_sha256
@@ -98,6 +101,7 @@ class Profile:
     versions: Mapping[str, str] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
     drafting: Mapping[str, Any] = field(default_factory=dict)
+    damage: DamageTable | None = None
     bridged: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     tensors_bytes: int = 0
     tensors_sha256: str = ""
@@ -138,10 +142,11 @@ class Profile:
     def _from_json(cls, content: Mapping[str, Any], folder: Path) -> Profile:
         model = content["model"]
         index = sorted((int(depth), tuple(layers)) for depth, layers in content["bridges"].items())
-        names = {f.name for f in dataclasses.fields(cls)} - {"model", "drop_order", "bridged", "folder"}
+        names = {f.name for f in dataclasses.fields(cls)} - {"model", "drop_order", "damage", "bridged", "folder"}
         return cls(
             model=ModelIdentity(**{**model, "weights": tuple(model["weights"])}),
             drop_order=tuple(content["drop_order"]),
+            damage=DamageTable.from_json(content["damage"]) if "damage" in content else None,
             bridged=dict(index),
             folder=folder,
             **{name: content[name] for name in names & set(content)},
@@ -161,11 +166,15 @@ class Profile:
     def to_json(self) -> dict[str, Any]:
         """What ``profile.json`` holds, without its checksum."""
         values = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("bridged", "folder")
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("damage", "bridged", "folder")
         }
         bridges = {str(depth): list(layers) for depth, layers in self.bridged.items()}
         if not self.drafting:  # as in 0.1.0
             del values["drafting"]
+        if self.damage:
+            values["damage"] = self.damage.to_json()
         tensors = {name: values.pop(name) for name in ("tensors_bytes", "tensors_sha256")}
         whole = {"format": FORMAT, **values, "model": dataclasses.asdict(self.model), "bridges": bridges, **tensors}
         return dict(json.loads(json.dumps(whole)))  # what a reader will see: lists for tuples, words for keys
@@ -225,8 +234,9 @@ class Profile:
 
     @property
     def digest(self) -> str:
-        """A stable hash of order and bridges."""
-        return digest(json.dumps([self.drop_order, self.tensors_sha256]))
+        """A stable hash of what plans take from it: order, bridges, and the damage table where there is one."""
+        damage = [self.damage.to_json()] if self.damage else []
+        return digest(json.dumps([self.drop_order, self.tensors_sha256, *damage]))
 
     def bridge_params(self, depth: int) -> int:
         """Weights that the bridges of a depth add to one step."""

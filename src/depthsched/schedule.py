@@ -6,7 +6,7 @@ import dataclasses
 import math
 from decimal import Decimal
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from .errors import DepthschedError, ScheduleError, SettingsError
 from .settings import Settings, setting
 from .signals import Signals, check_needs
 from .text import one_line
+
+if TYPE_CHECKING:
+    from .profile import Profile
 
 _HUGE = 2**62
 
@@ -40,6 +43,8 @@ class DepthSchedule(Settings):
         with it a plan is nested and needs no KV repair.
     starts_full : bool, class attribute
         Declares that ``depth(0, L) == L``.
+    from_profile : bool, class attribute
+        Declares that depths come from a profile, through :meth:`for_profile`, and that there are none without one.
 
     Examples
     --------
@@ -54,6 +59,7 @@ class DepthSchedule(Settings):
     kind: ClassVar[str] = "schedule"
     monotone: ClassVar[bool] = True
     starts_full: ClassVar[bool] = False
+    from_profile: ClassVar[bool] = False
 
     start: int | float = setting(
         0, low=0, kw_only=True, help="full depth before this: tokens, or a fraction of the horizon"
@@ -94,6 +100,19 @@ class DepthSchedule(Settings):
         """
         if isinstance(self.start, float):
             return dataclasses.replace(self, start=math.floor(self.start * horizon))
+        return self
+
+    def for_profile(self, profile: Profile | None, num_layers: int, horizon: int) -> DepthSchedule:
+        """The schedule whose depths a plan takes: this one, unless it is made from what a calibration measured.
+
+        Called once for a plan, after :meth:`for_horizon`.
+
+        Parameters
+        ----------
+        profile : Profile or None
+            The profile whose order and bridges the plan uses.
+        num_layers, horizon : int
+        """
         return self
 
 

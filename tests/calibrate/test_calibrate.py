@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from depthsched.adapters import adapter_for
 from depthsched.calibrate import Options, Study, Target, calibrate
 from depthsched.calibrate.corpus import Corpus
 from depthsched.calibrate.fit import fit_keep_set, fit_run
+from depthsched.calibrate.search import split
 from depthsched.errors import PlanError, ProfileError, SettingsError
 from depthsched.plugins import Entry, Origin
 from depthsched.score import Sample, score
@@ -30,6 +32,26 @@ def test_a_profile_holds_order_bridges_schedule_and_evidence(profile: ds.Profile
     assert evidence["chosen_point"]["bytes_speedup"] >= 1.2
     assert (profile.folder / "frontier.png").read_bytes()[:4] == b"\x89PNG"
     assert not (profile.folder / ".work").exists()
+
+
+def test_the_damage_table_is_what_constant_depth_scores_on_the_held_out_prompts(
+    profile: ds.Profile, samples: list[Sample]
+) -> None:
+    damage, (held, _) = profile.damage, split(samples, OPTIONS)
+    assert damage is not None
+    assert (damage.depths, damage.steps[0], damage.steps[-1]) == ((8, 7, 6, 5, 4), 1, 24)
+    assert (damage.prompts, sum(damage.tokens)) == (len(held), sum(len(s.completion) - 1 for s in held))
+    plan = ds.plan("constant:depth=5", num_layers=LAYERS, horizon=24, profile=profile)
+    end = damage.steps[2]  # two ranges: what comes later changes nothing before it
+    cut = [Sample(s.prompt, s.completion[:end]) for s in held]
+    kl = score(tiny("llama", "sdpa"), [plan], cut)[0].kl.mean
+    assert np.average(damage.kl[5][:2], weights=damage.tokens[:2]) == pytest.approx(kl, rel=1e-4)
+    whole = next(row["kl"] for row in profile.evidence["constant"] if row["depth"] == 5)
+    assert np.average(damage.kl[5], weights=damage.tokens) == pytest.approx(whole)
+    best = ds.plan("optimal:budget=1.2", num_layers=LAYERS, horizon=24, profile=profile)
+    assert best.bytes_speedup(damage.shape, damage.prompt_tokens) >= 1.2
+    run = ds.generate(tiny("llama", "sdpa"), prompt(), best, max_new_tokens=24)
+    assert list(run.trace.depths) == list(best.depths)
 
 
 def test_bridges_beat_plain_skipping(profile: ds.Profile, samples: list[Sample]) -> None:

@@ -43,10 +43,23 @@ def test_the_hooks_are_all_that_pluggy_knows() -> None:
 
 def _commands() -> Iterator[tuple[str, Any]]:
     root: Any = typer.main.get_command(build_app())
-    yield "depthsched", root
     for name, command in root.commands.items():
-        if command.callback.__module__.startswith("depthsched."):  # plug-ins document their own
-            yield f"depthsched {name}", command
+        if _module(command).startswith("depthsched."):  # plug-ins document their own
+            yield from _tree(f"depthsched {name}", command)
+    yield "depthsched", root
+
+
+def _module(command: Any) -> str:
+    """Where a command, or the first of a group, is written."""
+    while getattr(command, "commands", None):
+        command = next(iter(command.commands.values()))
+    return str(command.callback.__module__)
+
+
+def _tree(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for word, below in getattr(command, "commands", {}).items():
+        yield from _tree(f"{name} {word}", below)
 
 
 @pytest.mark.parametrize(("name", "command"), [pytest.param(n, c, id=n) for n, c in _commands()])

@@ -9,7 +9,9 @@ from depthsched.testing.strategies import instances
 
 # The built-ins only: a plug-in that happens to be installed has tests of its own.
 SCHEDULES = {
-    name: entry.value for name, entry in ds.registry().schedules.items() if entry.origin.plugin == "depthsched"
+    name: entry.value
+    for name, entry in ds.registry().schedules.items()
+    if entry.origin.plugin == "depthsched" and not entry.value.from_profile
 }
 ORDERS = {name: entry.value for name, entry in ds.registry().orders.items() if entry.origin.plugin == "depthsched"}
 

@@ -13,7 +13,7 @@ from ..order import keep_layers
 from ..plans import DepthPlan
 from ..ranker import LayerRanker
 from .fit import correction_sites, fit_keep_set
-from .judge import Quality, judge_constant, judge_plan
+from .judge import ByStep, Quality, judge_constant, judge_plan, judge_steps, mean
 from .refine import refine
 from .study import Study
 
@@ -70,24 +70,27 @@ class Search:
 
     def bridges(
         self, drop_order: Sequence[int], corrections: int
-    ) -> tuple[dict[int, dict[int, Bridge]], list[dict[str, Any]]]:
-        """Bridges of every depth that the order reaches, and what each depth costs on held-out prompts."""
+    ) -> tuple[dict[int, dict[int, Bridge]], list[dict[str, Any]], dict[int, ByStep]]:
+        """Bridges of every depth that the order reaches, and what each costs on held-out prompts, also by step."""
         found: dict[int, dict[int, Bridge]] = {}
-        curve = []
+        curve, by_step = [], {}
         for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):
             keep = keep_layers(drop_order, depth, self.layers)
             self.say(f"bridges of depth {depth}")
             found[depth], about = self.fit(f"depth-{depth}", keep, corrections)
-            row = {"depth": depth, **self._held(f"kl-{depth}", keep, found[depth]), "fits": about}
+            by_step[depth] = self._by_step(f"steps-{depth}", keep, found[depth])
+            row = {"depth": depth, **mean(self.study.held, by_step[depth])._asdict(), "fits": about}
             if self.refine:
                 found[depth], seen = self.refined(f"refined-{depth}", keep, found[depth])
+                by_step[depth] = self._by_step(f"refined-steps-{depth}", keep, found[depth])
                 fitted = {name: row[name] for name in Quality._fields}
-                row |= {**self._held(f"refined-kl-{depth}", keep, found[depth]), "fitted": fitted, "refining": seen}
+                row |= {**mean(self.study.held, by_step[depth])._asdict(), "fitted": fitted, "refining": seen}
             curve.append(row)
-        return found, curve
+        return found, curve, by_step
 
-    def _held(self, name: str, keep: Sequence[int], bridges: Mapping[int, Bridge]) -> dict[str, float]:
-        return self._quality(name, partial(judge_constant, self.study.held, keep, bridges))._asdict()
+    def _by_step(self, name: str, keep: Sequence[int], bridges: Mapping[int, Bridge]) -> ByStep:
+        judge = partial(judge_steps, self.study.held, keep, bridges)
+        return ByStep(*self.study.units.value(name, judge))
 
     def measure(self, plan: DepthPlan) -> Quality:
         """What a plan costs on held-out prompts."""

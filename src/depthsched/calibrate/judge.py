@@ -21,9 +21,21 @@ class Quality(NamedTuple):
     agreement: float
 
 
+class ByStep(NamedTuple):
+    """Sums over the answers that reach a decode step; place ``i`` is step ``i + 1``."""
+
+    kl: list[float]
+    agreement: list[float]
+
+
+def judge_steps(corpus: Corpus, keep: Sequence[int], bridges: Mapping[int, Bridge] | None = None) -> ByStep:
+    """Every decode step with these layers, step by step."""
+    return _judge(corpus, lambda batch: batch.run([1] * batch.steps, {1: keep}, {1: bridges or {}}))
+
+
 def judge_constant(corpus: Corpus, keep: Sequence[int], bridges: Mapping[int, Bridge] | None = None) -> Quality:
     """Every decode step with these layers."""
-    return _judge(corpus, lambda batch: batch.run([1] * batch.steps, {1: keep}, {1: bridges or {}}))
+    return mean(corpus, judge_steps(corpus, keep, bridges))
 
 
 def judge_plan(corpus: Corpus, plan: DepthPlan) -> Quality:
@@ -35,21 +47,28 @@ def judge_plan(corpus: Corpus, plan: DepthPlan) -> Quality:
         return batch.run(depths, plan.keep_sets, bridges)
 
     bridges = plan.bridges
-    return _judge(corpus, run)
+    return mean(corpus, _judge(corpus, run))
+
+
+def mean(corpus: Corpus, sums: ByStep) -> Quality:
+    """Over all decode steps."""
+    return Quality(*(sum(values) / corpus.tokens for values in sums))
 
 
 @torch.no_grad()
-def _judge(corpus: Corpus, run: Callable[[Staircase], torch.Tensor]) -> Quality:
-    kl = agree = 0.0
+def _judge(corpus: Corpus, run: Callable[[Staircase], torch.Tensor]) -> ByStep:
     adapter = corpus.adapter
     norm: Any = adapter.decoder.norm
+    sums = torch.zeros(2, max(max(batch.counts) for batch in corpus.batches), dtype=torch.float64)
     for batch in corpus.batches:
         staircase = batch.staircase()
         states = run(staircase)[staircase.valid]
         full = norm(batch.get(adapter.num_layers).to(states))
         found = compare_states(adapter, full, states, staircase.targets[staircase.valid])
-        kl, agree = kl + float(found.kl.sum()), agree + float(found.agree.sum())
-    return Quality(kl / corpus.tokens, agree / corpus.tokens)
+        steps = staircase.valid.nonzero()[:, 1].cpu()
+        for total, values in zip(sums, (found.kl, found.agree), strict=True):
+            total.index_add_(0, steps, values)
+    return ByStep(*sums.tolist())
 
 
 def block_influence(corpus: Corpus) -> list[float]:

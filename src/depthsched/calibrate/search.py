@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..adapters import adapter_for
+from ..cost import ModelShape
+from ..damage import DamageTable, step_ranges
 from ..errors import PlanError, SettingsError
 from ..files import digest
 from ..plugins import parse_ranker
@@ -164,9 +167,10 @@ def calibrate(
         profile = profile.replace(**found.fields()).save(folder, found.bridges)
     else:
         drop_order, evidence = search.order(options.rankers)
-        bridges, curve = search.bridges(drop_order, options.corrections)
+        bridges, curve, by_step = search.bridges(drop_order, options.corrections)
         evidence = {**evidence, "constant": curve}
-        profile = profile.replace(drop_order=tuple(drop_order), evidence=evidence).save(folder, bridges)
+        damage = damage_table(held, {depth: sums.kl for depth, sums in by_step.items()}, adapter.shape())
+        profile = profile.replace(drop_order=tuple(drop_order), evidence=evidence, damage=damage).save(folder, bridges)
     if target is not None:
         prompt = round(sum(len(sample.prompt) for sample in usable) / len(usable))
         frontier = Frontier(family, profile, adapter.shape(), horizon, prompt, search.measure)
@@ -186,6 +190,20 @@ def _with_schedule(profile: Profile, frontier: Frontier, target: Target) -> Prof
         "frontier": [dataclasses.asdict(point) for point in frontier.sorted()],
     }
     return profile.replace(schedule=chosen.schedule, evidence=evidence).save(profile.folder)
+
+
+def damage_table(held: Sequence[Sample], sums: Mapping[int, Sequence[float]], shape: ModelShape) -> DamageTable:
+    """Mean KL of each depth in ranges of steps, from its sums over the held-out answers at every step."""
+    counts = [len(sample.completion) - 1 for sample in held]
+    steps = step_ranges(counts)
+    places = list(pairwise(steps))
+    tokens = tuple(sum(max(min(count, end - 1) - first + 1, 0) for count in counts) for first, end in places)
+    kl = {
+        depth: tuple(sum(row[first - 1 : end - 1]) / n for (first, end), n in zip(places, tokens, strict=True))
+        for depth, row in sums.items()
+    }
+    prompt = round(sum(len(sample.prompt) for sample in held) / len(held))
+    return DamageTable(steps, tokens, kl, len(held), prompt, shape)
 
 
 def split(samples: Sequence[Sample], options: Options) -> tuple[list[Sample], list[Sample]]:

@@ -14,7 +14,23 @@ import typer
 from .. import plugins
 from ..errors import DepthschedError, DepthschedWarning
 from ..text import one_line
-from . import bench, calibrate, chat, check, compile, doctor, eval, generate, new, oracle, report, score, show, sweep
+from . import (
+    bench,
+    calibrate,
+    chat,
+    check,
+    compile,
+    doctor,
+    eval,
+    gallery,
+    generate,
+    new,
+    oracle,
+    report,
+    score,
+    show,
+    sweep,
+)
 from . import list as list_command
 
 DEBUG = "DEPTHSCHED_DEBUG"
@@ -42,6 +58,7 @@ def build_app() -> typer.Typer:
         calibrate,
         eval,
         sweep,
+        gallery,
         report,
         new,
         doctor,

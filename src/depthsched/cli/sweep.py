@@ -48,7 +48,7 @@ def sweep(
     store.prepare(cells, asked.to_json())
     quiet_libraries()
     _check_extras(cells)
-    with _progress(len(cells)) as notice:
+    with progress(len(cells)) as notice:
         options: dict[str, Any] = {"retry": retry, "versions": versions(), "notice": notice}
         if ray:
             from ..sweep.cluster import run_on_ray
@@ -98,7 +98,7 @@ def _row(outcome: Outcome, store: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[Record, bool], None]]:
+def progress(total: int | None) -> Iterator[Callable[[Record, bool], None]]:
     """A bar with the time left; where nobody watches, a line for every cell."""
     from rich.progress import (
         BarColumn,
@@ -131,7 +131,8 @@ def _progress(total: int) -> Iterator[Callable[[Record, bool], None]]:
                 out.print(f"failed: {what}: {record.error['message']}", style="yellow", markup=False)
             elif not out.is_terminal:
                 how = f"{record.seconds:.1f} s" if ran else "already there"
-                out.print(f"{done} of {total}: {what}, {how}", markup=False)
+                of = "" if total is None else f" of {total}"
+                out.print(f"{done}{of}: {what}, {how}", markup=False)
 
         yield notice
 

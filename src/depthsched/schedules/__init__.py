@@ -9,13 +9,14 @@ from .constant import Constant
 from .d3 import D3
 from .full import Full
 from .linear import Linear
+from .optimal import Optimal
 from .step import Step
 
-__all__ = ["D3", "Confidence", "Constant", "Full", "Linear", "Step"]
+__all__ = ["D3", "Confidence", "Constant", "Full", "Linear", "Optimal", "Step"]
 
 
 @hookimpl
 def register_schedules(register: Callable[[type[DepthSchedule]], None]) -> None:
     """Offer the built-in schedules."""
-    for schedule in (Full, D3, Constant, Linear, Step, Confidence):
+    for schedule in (Full, D3, Constant, Linear, Step, Optimal, Confidence):
         register(schedule)

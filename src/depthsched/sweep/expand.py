@@ -34,7 +34,7 @@ def cells_of(grid: Grid) -> list[Cell]:
         raise SettingsError(f"the grid has {count} cells; keep it below {MOST_CELLS}")
     cells: dict[str, Cell] = {}
     for model in grid.model:
-        weights = _digest_model(Path(model))
+        weights = digest_model(Path(model))
         for dtype in grid.dtype:
             for measure, options, paths, digests in measures:
                 for plan in plans:
@@ -92,7 +92,7 @@ def _score(grid: Grid) -> Iterator[_Measure]:
             "raw": grid.raw,
             "maps": grid.maps,
         }
-        yield "score", options, {"prompts": file}, {"prompts": _digest("prompts", Path(file))}
+        yield "score", options, {"prompts": file}, {"prompts": digest_file("prompts", Path(file))}
 
 
 def _bench(grid: Grid) -> Iterator[_Measure]:
@@ -103,7 +103,7 @@ def _bench(grid: Grid) -> Iterator[_Measure]:
 
 def _eval(grid: Grid) -> Iterator[_Measure]:
     paths = {"data": grid.data} if grid.data else {}
-    digests = {"data": _digest_folder(Path(grid.data))} if grid.data else {}
+    digests = {"data": digest_folder(Path(grid.data))} if grid.data else {}
     for backend in grid.backends:
         for task in grid.tasks:
             options = {
@@ -120,8 +120,11 @@ def _profile_digest(plan: PlanSpec) -> dict[str, str]:
     return {"profile": plan.profile.digest} if plan.profile and not plan.is_full else {}
 
 
-def _digest_model(path: Path) -> dict[str, str]:
-    """A model on disk may be trained on; then its name and size stay, and the time of its files does not."""
+def digest_model(path: Path) -> dict[str, str]:
+    """The digest of a model's files; nothing for one without a path.
+
+    A model on disk may be trained on; then its name and size stay, and the time of its files does not.
+    """
     files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
     if not files:
         return {}  # the embedded model or a hub id
@@ -129,16 +132,18 @@ def _digest_model(path: Path) -> dict[str, str]:
     return {"model": digest("\n".join(stats))}
 
 
-def _digest(key: str, file: Path) -> str:
+def digest_file(key: str, file: Path) -> str:
+    """The digest of a file that a key names."""
     try:
         return digest(file.read_bytes())
     except OSError as error:
         raise SettingsError(f"key {key!r}: cannot read {file}: {error.strerror}") from error
 
 
-def _digest_folder(folder: Path) -> str:
+def digest_folder(folder: Path) -> str:
+    """The digest of the data files of a folder."""
     files = sorted(file for file in folder.rglob("*") if file.suffix in _DATA and file.is_file())
     if not files:
         raise SettingsError(f"key 'data': no data files in {folder}")
-    names = [f"{file.relative_to(folder).as_posix()} {_digest('data', file)}" for file in files]
+    names = [f"{file.relative_to(folder).as_posix()} {digest_file('data', file)}" for file in files]
     return digest("\n".join(names))

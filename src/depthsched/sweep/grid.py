@@ -102,18 +102,23 @@ def read_grid(path: str | Path) -> Grid:
     SettingsError
         No such file, not YAML, or a key or value that is wrong; the message names it.
     """
+    text = read_text(path, "grid")
+    try:
+        return parse_grid(parse_yaml(text), Path(path).expanduser().resolve().parent)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """The text of a file that is no larger than a grid can be."""
     file = Path(path).expanduser()
     try:
         if file.stat().st_size > _MOST_BYTES:
-            raise SettingsError(f"{path} is larger than a grid can be ({_MOST_BYTES >> 20} MB)")
-        text = file.read_text(encoding="utf-8")
+            raise SettingsError(f"{path} is larger than a {what} can be ({_MOST_BYTES >> 20} MB)")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SettingsError(f"cannot read the grid {path}: {reason}") from error
-    try:
-        return parse_grid(_parse(text), file.resolve().parent)
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        raise SettingsError(f"cannot read the {what} {path}: {reason}") from error
 
 
 def parse_grid(data: Any, folder: Path) -> Grid:
@@ -155,7 +160,8 @@ def _with_place(spec: str, folder: Path) -> str:
     return str(plan._replace(profile=_place(plan.profile, folder))) if plan.profile else spec
 
 
-def _parse(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
+    """Plain values from YAML; no tags run code, and no key appears twice."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]

@@ -45,13 +45,15 @@ def _score(cell: Cell) -> dict[str, Any]:
     rows = read_prompts(cell.paths["prompts"], options["limit"])
     length = options["max_new_tokens"]
     samples = own_answers(model, tokenizer, rows, max_new_tokens=length, raw=options["raw"])
-    found = score(model, [plan], samples, tokenizer=tokenizer)[0].to_json()
+    result = score(model, [plan], samples, tokenizer=tokenizer)[0]
+    found = result.to_json()
     del found["seconds"]  # the record has the time; the rest is the same in every run
     maps = [
         token_map(model, tokenizer, plan, row.text, sample.prompt, max_new_tokens=length).to_json()
         for row, sample in zip(rows[: options["maps"]], samples, strict=False)
     ]
-    return {"plan": plan.to_json(), "score": found, "maps": maps}
+    per_prompt = [[row.tokens, row.kl, row.agreement] for row in result.per_prompt]  # sums, for paired comparisons
+    return {"plan": plan.to_json(), "score": found, "maps": maps, "per_prompt": per_prompt}
 
 
 def _bench(cell: Cell) -> dict[str, Any]:

@@ -26,6 +26,10 @@ def _at(case: Case, step: int | None = None) -> str:
 
 
 def _resolved(case: Case) -> DepthSchedule:
+    if case.schedule.from_profile:
+        raise Note(
+            "from_profile", f"{say(case.schedule)}: its depths come from a profile; check them with plans of profiles"
+        )
     made = case.schedule.for_horizon(case.horizon)
     if not isinstance(made, type(case.schedule)):
         raise Finding(

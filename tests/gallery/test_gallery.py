@@ -1,0 +1,135 @@
+"""A gallery on a tiny model, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from depthsched.gallery import load_gallery
+
+FILE = {
+    "schedules": ["constant", "d3", "optimal", "linear:end=5"],
+    "orders": ["middle-out"],
+    "bridges": [True],
+    "budgets": [1.2, 4.0],
+    "max_new_tokens": 12,
+    "limit": 3,
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    file = folder / "gallery.yaml"
+    file.write_text(json.dumps({**FILE, "model": str(folder / "model"), **changes}))
+    return file
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("out") / "gallery"
+
+
+@pytest.fixture
+def command(folder: Path, profile: Any, out: Path) -> list[object]:
+    common = ["--prompts", folder / "prompts.jsonl", "--profile", profile.folder]
+    return ["gallery", "run", write(folder), "--out", out, *common, "--json"]
+
+
+@pytest.fixture
+def found(cli: Any, command: list[object], out: Path) -> Any:
+    """What the gallery says: measured by the first test that asks, read afterwards."""
+    return cli(*command).json() if not out.exists() else cli("gallery", "show", out, "--json").json()
+
+
+def test_every_schedule_is_ranked_at_the_bytes_of_the_budget(found) -> None:
+    rows = found["rows"]
+    assert {row["group"] for row in rows} == {"middle-out", "profile, bridges"}
+    here = [row for row in rows if row["budget"] is not None]
+    assert {row["spec"] for row in here} == {"constant", "d3", "optimal"}
+    assert [row["kl"]["mean"] for row in here] == sorted(row["kl"]["mean"] for row in here)
+    for row in here:
+        room = 0.06 if row["spec"] == "constant" else 0.03  # of 8 layers each is a tenth
+        assert row["saved"] == pytest.approx(1.2, rel=room), row["plan"]
+        assert row["verdict"]["between"]
+    as_given = [row["spec"] for row in rows if row["budget"] is None]
+    assert as_given == ["linear:end=5"] * 2
+    reasons = {(row["spec"], row["group"], row["budget"]): row["reason"] for row in found["missing"]}
+    assert "so not 4x" in reasons["d3", "middle-out", 4.0]
+    assert "out of reach" in reasons["optimal", "profile, bridges", 4.0]
+    assert "no other order" in reasons["optimal", "middle-out", 1.2]
+    for row in rows:
+        if row["spec"] == "constant":
+            assert row["verdict"]["kl"]["mean"] == pytest.approx(0, abs=1e-9)
+
+
+def test_again_nothing_runs_and_a_lost_cell_is_measured_anew(cli, command, found, out) -> None:
+    cells = sorted((out / "cells").iterdir())
+    before = {path.name: path.stat().st_mtime_ns for path in cells}
+    cells[0].unlink()
+    assert cli(*command).json() == found
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    assert {name for name, when in after.items() if before[name] != when} == {cells[0].name}
+
+
+def test_one_more_is_measured_and_compared(cli, command, found, out) -> None:
+    text = cli("gallery", "add", "step:at=4,drop=2@middle-out", "--gallery", out).out
+    assert "from constant at these bytes" in text or "than constant at these bytes" in text
+    assert "As given, saves" in text
+    rows = cli("gallery", "add", "d3:start=4", "--gallery", out, "--json").json()["rows"]
+    assert {row["spec"] for row in rows} == {"d3:start=4"}
+    assert {row["budget"] for row in rows} == {1.2}
+    whole = load_gallery(out)
+    assert {"step:at=4,drop=2", "d3:start=4", "d3"} <= {row.entry.spec for row in whole.rows}
+    assert {"d3:start=4"} <= {entry.spec for entry, _ in whole.missing}
+    kept = cli(*command).json()  # the file again forgets nothing that was added
+    assert "step:at=4,drop=2" in {row["spec"] for row in kept["rows"]}
+
+
+def test_the_page_has_the_line_that_reproduces_each_row(cli, found, out, tmp_path) -> None:
+    rows = found["rows"]
+    assert cli("gallery", "show", out, "--page", tmp_path / "gallery.md").code == 0
+    page = (tmp_path / "gallery.md").read_text()
+    assert (tmp_path / "gallery.png").read_bytes()[:4] == b"\x89PNG"
+    lines = [line for line in page.splitlines() if line.startswith("depthsched score")]
+    assert len(lines) == len(rows)
+    again = cli(*shlex.split(lines[0])[1:], "--json").json()
+    row = next(row for row in rows if row["budget"] == 1.2)
+    assert again["kl"] == pytest.approx(row["kl"]["mean"])
+    assert again["bytes_speedup"] == pytest.approx(row["saved"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["add", "d4", "--gallery", "OUT"], "unknown schedule"),
+        (["add", "d3:alpha=2", "--gallery", "OUT"], "alpha"),
+        (["add", "d3", "--gallery", "NOWHERE"], "no gallery in"),
+        (["show", "NOWHERE"], "gallery run FILE --out DIR"),
+        (["run", "NOWHERE", "--out", "NOWHERE", "--prompts", "NOWHERE"], "cannot read the gallery file"),
+    ],
+)
+def test_bad_input_is_one_line(cli, found, out, tmp_path, arguments: list[str], message: str) -> None:
+    places = {"OUT": out, "NOWHERE": tmp_path / "nowhere"}
+    done = cli("gallery", *(places.get(word, word) for word in arguments))
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedules": ["idea.py:Idea"]}, "runs no code"),
+        ({"budgets": [0.9]}, "budgets=0.9"),
+        ({"scheduls": ["d3"]}, "unknown key 'scheduls'"),
+        ({"schedules": ["d4"]}, "unknown schedule 'd4'"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_key(cli, folder, tmp_path, changes: dict[str, Any], message: str) -> None:
+    file = write(tmp_path, **{"model": str(folder / "model"), **changes})
+    done = cli("gallery", "run", file, "--out", tmp_path / "out", "--prompts", folder / "prompts.jsonl")
+    assert done.code == 2
+    assert message in done.err
