@@ -18,7 +18,7 @@ ROOT = Path(depthsched.__file__).parent
 FLOW = [
     {"errors", "text"},
     {"files", "stats", "classes", "values", "bridge", "encoding"},
-    {"settings", "blocks", "native"},
+    {"settings", "blocks", "native", "parallel"},
     {"fingerprint"},
     {"schedule", "cost", "drafts"},
     {"schedules", "order", "ranker", "hookspecs", "profile"},

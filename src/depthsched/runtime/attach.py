@@ -12,6 +12,7 @@ from typing import Any, Self
 from ..adapters import adapter_for
 from ..drafts import read_drafts
 from ..errors import AttachError, CacheError, PlanError
+from ..parallel.ranks import guarded, ranks_of
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..schedule import DepthSchedule, Signals
@@ -22,7 +23,7 @@ from .depths import DepthLayers
 from .gate import LayerGate, Pass, unplanned
 from .inputs import check_ids, check_lengths
 from .lossless.attach import LosslessAttachment
-from .policy import as_plan, check_plan, writes_kv
+from .policy import as_plan, begin_on_ranks, check_plan, decided, writes_kv
 from .renewal import SENTENCE, Ran, Renewal, renewal_of
 from .shadow import named, refuse_attached, refuse_continuous_batching, shadow
 from .signals import read_signals
@@ -52,6 +53,7 @@ class Attachment:
         self._layers = DepthLayers(adapter, plan, write_kv=writes_kv(plan, skipped_kv) and renewal is None)
         self._renewing = AttachedSteps(plan, self._layers, renewal) if renewal else None
         self._gate = LayerGate(adapter, self._choose)
+        self._ranks = ranks_of(self.model)
         self._exit = ExitStack()
         self._busy = threading.Lock()
         self._owner: int | None = None
@@ -101,7 +103,9 @@ class Attachment:
                 if self._renewing is not None:
                     self.trace.renewal = self._renewing.renewal
                     self._renewing.begin()
-                output = original(*args, **kwargs)
+                begin_on_ranks(self._ranks, self.plan, given)
+                with guarded(self._ranks):
+                    output = original(*args, **kwargs)
                 self._record()
                 self._check_acted(output, prompt)
                 return output
@@ -183,7 +187,7 @@ class Attachment:
         self._record()
         self._step += 1
         self._used = self._signals
-        return self.plan.decide(self._step, self._used)
+        return decided(self.plan, self._step, self._used, self._ranks)
 
     def _step_of(self, renewing: AttachedSteps, original: Callable[..., Any]) -> Callable[..., Any]:
         """The model's forward, in which a decode step may run over several positions."""

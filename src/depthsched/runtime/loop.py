@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CacheError
+from ..parallel.ranks import ranks_of
 from ..plans import DepthPlan
 from .backends import Backend
 from .cache import RunCache, cache_lengths, refuse_holes, run_cache
+from .policy import decided
 from .renewal import Ran, Renewal, Steps, running_rows
 from .sampler import RunningRows, Sampler
 from .signals import read_signals
@@ -62,7 +64,7 @@ class DecodeLoop:
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
         **kwargs: Any,
     ) -> Tensor:  # fmt: skip
-        cache = prepared_cache(kwargs)
+        cache, ranks = prepared_cache(kwargs), ranks_of(model)
         mask = kwargs.get("attention_mask")
         mask = torch.ones_like(input_ids) if mask is None else mask
         sampler = Sampler(logits_processor, stopping_criteria, generation_config)
@@ -91,7 +93,7 @@ class DecodeLoop:
             if ended:
                 break
             signals = read_signals(running_rows(logits, sampler.unfinished)) if self.plan.adaptive else None
-            logits, ran = steps(input_ids, self.plan.decide(step + 1, signals), sampler.unfinished)
+            logits, ran = steps(input_ids, decided(self.plan, step + 1, signals, ranks), sampler.unfinished)
         self.decode_seconds = _now(input_ids) - began - self.prefill_seconds
         if self.streamer is not None:
             self.streamer.end()

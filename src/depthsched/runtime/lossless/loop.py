@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ...errors import PlanError
+from ...parallel.ranks import ranks_of
 from ...plans import DepthPlan
 from ..backends import Backend, DraftDecoder
 from ..cache import cache_lengths
 from ..loop import prepared_cache
+from ..policy import decided
 from ..rounds import Round
 from ..signals import read_signals
 from ..trace import StepRecord, Trace
@@ -54,7 +56,7 @@ class LosslessLoop:
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
         **kwargs: Any,
     ) -> Tensor:  # fmt: skip
-        cache = prepared_cache(kwargs)
+        cache, self._ranks = prepared_cache(kwargs), ranks_of(model)
         mask = kwargs.get("attention_mask")
         mask = torch.ones_like(input_ids) if mask is None else mask
         began = _now(input_ids)
@@ -91,7 +93,9 @@ class LosslessLoop:
         rows, began = self._rows, _now(self._rows.last())
         live, at = [*rows.running], torch.tensor([rows.length(row) - 1 for row in rows.running], device=rows.device)
         steps = [rows.length(row) - rows.prompt for row in live]
-        depth, most = self.drafting.next(max(self.plan.decide(step, signals) for step in steps))
+        depth, most = self.drafting.next(max(decided(self.plan, step, signals, self._ranks) for step in steps))
+        if self._ranks is not None:  # a draft may go by the clock, and every rank has its own
+            depth, most = self._ranks.first(depth), self._ranks.first(most)
         drafts, proposed = self._draft(live, at, depth, min(most, rows.room() - 1))
         count = len(drafts[0])
         drawn = _now(at)
