@@ -20,7 +20,7 @@ from depthsched.profile import ModelIdentity, Profile
 from depthsched.score import Sample, score
 
 Found = dict[str, Any]
-TOKENS = 10
+TOKENS = 8
 
 
 def imports() -> None:
@@ -65,7 +65,7 @@ def plans(layers: int, folder: str) -> list[str]:
         "full",
         "d3:alpha=0.9,start=2",
         f"constant:depth={layers - layers // 8}+profile={folder}",
-        f"confidence:depth={layers // 2},margin=0.1",
+        f"confidence:depth={layers // 2},margin={0.01 if layers < 20 else 0.2}",
     ]
 
 

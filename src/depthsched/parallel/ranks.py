@@ -24,6 +24,7 @@ from .watch import Watch
 _START = timedelta(minutes=30)
 """How long ranks may be apart where one of them reads, converts or compiles what the others have already."""
 
+_C10D: Any = dist  # of which not all is typed
 _Found = TypeVar("_Found")
 
 
@@ -165,13 +166,13 @@ def _join(device: torch.device) -> Ranks:
         torch.cuda.set_device(launch.local_rank())
     try:
         store = _store()
-        if not dist.is_initialized():
+        if not _C10D.is_initialized():
             _met(store)
             _initialise(store, device)
         control = dist.new_group(backend="gloo", timeout=_START)
     except (RuntimeError, ValueError) as error:
         raise RankError(f"the ranks did not meet: {one_line(error)}") from error
-    store = dist.PrefixStore(_prefix("watch"), _store())
+    store = _C10D.PrefixStore(_prefix("watch"), _store())
     watch = Watch(store, launch.rank(), launch.world(), held_by_first=not _agent())
     watch.start()
     atexit.register(watch.leave)
@@ -182,7 +183,7 @@ def _initialise(store: Any, device: torch.device) -> None:
     cuda = device.type == "cuda"
     dist.init_process_group(
         "nccl" if cuda else "gloo",
-        store=dist.PrefixStore(_prefix("group"), store),
+        store=_C10D.PrefixStore(_prefix("group"), store),
         rank=launch.rank(),
         world_size=launch.world(),
         timeout=timedelta(seconds=launch.patience()),
@@ -192,7 +193,7 @@ def _initialise(store: Any, device: torch.device) -> None:
 
 def _store() -> Any:
     """A connection of its own to where the launcher keeps what ranks tell each other; rank 0 where it does not."""
-    return dist.TCPStore(
+    return _C10D.TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=launch.rank() == 0 and not _agent(),
         timeout=_START, wait_for_workers=False, multi_tenant=True,
     )  # fmt: skip

@@ -34,7 +34,7 @@ def split_dimension(weight: Any) -> int | None:
     (placement,) = weight.placements
     if type(placement).__name__ != "Shard":
         raise ValueError(f"split as {placement}")
-    return int(placement.dim) % weight.dim()
+    return int(placement.dim % weight.dim())
 
 
 def first_of(size: int, ranks: Ranks) -> int:

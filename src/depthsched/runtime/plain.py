@@ -109,8 +109,8 @@ def _other_split(adapter: Adapter) -> Iterator[str]:
     for name, module in adapter.model.named_modules():
         wanted = _SPLIT.get(name.rpartition(".")[2], (None,))
         for part, weight in module._parameters.items():
-            dimension = split_dimension(weight)
-            if dimension not in (wanted if part == "weight" or wanted == (0,) else (None,)):
+            dimension = None if weight is None else split_dimension(weight)
+            if weight is not None and dimension not in (wanted if part == "weight" or wanted == (0,) else (None,)):
                 yield f"{name}.{part} is split over ranks in dimension {dimension}, not {wanted[0]}"
 
 
