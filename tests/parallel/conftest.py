@@ -100,27 +100,27 @@ def _jobs(folder: Path, made: dict[str, dict[str, str]]) -> list[dict[str, Any]]
         job(f"smollm2of{count}", count, "everything", key="smollm2", models={"smollm2": "smollm2"}, inputs=_ids(1, 6))
     plain = ["--model", wide, "--dtype", "float32", "--device", "cpu", "--json"]
     (folder / "prompts.jsonl").write_text('{"prompt": "Name a colour.", "completion": "Blue, or green."}\n')
-    calls = [
-        ["generate", "Name a colour.", "-n", "8", *plain],
-        ["generate", "Name a colour.", "-n", "8", "--temperature", "2", "--seed", "5", "--backend", "eager", *plain],
-        ["bench", "--plans", "constant:depth=4", "--tokens", "4", "--repeats", "1", "--backends", "eager", *plain],
-        ["score", "--prompts", str(folder / "prompts.jsonl"), "--plans", "constant:depth=4", *plain],
-        [
-            "eval",
-            "--tasks",
-            "gsm8k_cot",
-            "--limit",
-            "2",
-            "--data",
-            data,
-            "-n",
-            "3",
-            "--out",
-            str(folder / "out"),
-            *plain,
-        ],
-    ]
     for count in (1, 2):
+        out = str(folder / f"out-{count}")
+        calls = [
+            ["generate", "Name a colour.", "-n", "8", *plain],
+            [
+                "generate",
+                "Name a colour.",
+                "-n",
+                "8",
+                "--temperature",
+                "2",
+                "--seed",
+                "5",
+                "--backend",
+                "eager",
+                *plain,
+            ],
+            ["bench", "--plans", "constant:depth=4", "--tokens", "4", "--repeats", "1", "--backends", "eager", *plain],
+            ["score", "--prompts", str(folder / "prompts.jsonl"), "--plans", "constant:depth=4", *plain],
+            ["eval", "--tasks", "gsm8k_cot", "--limit", "2", "--data", data, "-n", "3", "--out", out, *plain],
+        ]
         job(f"commands-of{count}", count, "commands", calls=calls)
     job("differ", 2, "differ", model=made["2"]["llama"], inputs=_ids(2, 5))
     job("refused", 2, "command", call=["generate", "Hi", "--model", "smollm2", "-n", "4"])

@@ -72,7 +72,8 @@ class Ranks:
         """Before a run: all do the same one, and draw the same random numbers in it."""
         self.same(what, values)
         states = [(torch.get_rng_state(), torch.set_rng_state)]
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        cuda: Any = torch.cuda
+        if cuda.is_available() and cuda.is_initialized():
             states.append((torch.cuda.get_rng_state(), torch.cuda.set_rng_state))
         for state, put in states:
             with guarded(self):
