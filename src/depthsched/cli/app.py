@@ -113,7 +113,7 @@ def _run(args: list[str] | None) -> int:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         if ranks.lost_rank(error):
-            return _fail(f"another rank ended or does not answer: {one_line(error, 160)}", 1)
+            return _fail(ranks.lost(error), 1)
         return _fail(f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)", 1)
     finally:
         log.removeHandler(handler)

@@ -61,6 +61,11 @@ def lost_rank(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and found is not None and bool(found.of_the_group(error))
 
 
+def lost(error: Exception) -> str:
+    """The line for such an error."""
+    return str(sys.modules["depthsched.parallel.ranks"].lost(error))
+
+
 def _joined() -> object:
     found = sys.modules.get("depthsched.parallel.ranks")
     return None if found is None else found.joined()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -231,7 +232,13 @@ def guarded(ranks: Ranks | None) -> Iterator[None]:
     except RuntimeError as error:
         if ranks is None or not of_the_group(error):
             raise
-        raise RankError(f"another rank ended or does not answer: {one_line(error, 160)}") from error
+        raise RankError(lost(error)) from error
+
+
+def lost(error: BaseException) -> str:
+    """What an error of the group says, without the place in a library that found it and advice for its developers."""
+    said = re.sub(r"^\[[^\]]*\] ", "", one_line(error)).partition(". ")[0]
+    return f"another rank ended or does not answer: {said}"
 
 
 def of_the_group(error: BaseException) -> bool:
