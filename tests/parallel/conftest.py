@@ -72,7 +72,7 @@ def _models(folder: Path, tokenizer: Any) -> dict[str, dict[str, str]]:
         for variant in TINY:
             tied = {"tie_word_embeddings": variant == "mistral"}
             bias = {"attention_bias": True} if variant == "llama" else {}
-            model = make_tiny(variant, "sdpa", num_key_value_heads=ranks, **tied, **bias)
+            model = make_tiny(variant, "sdpa", num_key_value_heads=ranks, num_hidden_layers=6, **tied, **bias)
             path = folder / f"{variant}-{ranks}"
             model.save_pretrained(path)
             tokenizer.save_pretrained(path)
@@ -92,12 +92,26 @@ def _jobs(folder: Path, made: dict[str, dict[str, str]]) -> list[dict[str, Any]]
         jobs.append({"name": name, "ranks": ranks, "job": kind, "given": given})
 
     for ranks in RANKS:
-        given = {"key": f"tiny{ranks}", "models": made[str(ranks)], "inputs": _ids(2, 5), "lossless": ranks == 2}
+        given = {
+            "key": f"tiny{ranks}",
+            "models": made[str(ranks)],
+            "inputs": _ids(2, 5),
+            "lossless": ranks == 2,
+            "brief": ranks == 4,
+        }
         extra = {"eval": {"model": wide, "data": data}} if ranks == 2 else {}
         for count in (1, ranks):
             job(f"tiny{ranks}of{count}", count, "everything", **given, **extra)
     for count in (1, 3):
-        job(f"smollm2of{count}", count, "everything", key="smollm2", models={"smollm2": "smollm2"}, inputs=_ids(1, 6))
+        job(
+            f"smollm2of{count}",
+            count,
+            "everything",
+            key="smollm2",
+            models={"smollm2": "smollm2"},
+            inputs=_ids(1, 6),
+            brief=False,
+        )
     plain = ["--model", wide, "--dtype", "float32", "--device", "cpu", "--json"]
     (folder / "prompts.jsonl").write_text('{"prompt": "Name a colour.", "completion": "Blue, or green."}\n')
     for count in (1, 2):

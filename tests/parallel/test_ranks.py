@@ -29,11 +29,17 @@ def test_the_tokens_of_one_process_in_every_way(jobs: Jobs, group: str, ranks: i
     alone, together = (jobs.found(f"{group}of{count}")[model]["plans"] for count in (1, ranks))
     assert alone.keys() == together.keys()
     for plan, found in together.items():
-        for way in ("eager", "compiled", "attach"):
+        for way in {"eager", "compiled", "attach"} & found.keys():
             assert found[way] == alone[plan]["eager"], (plan, way)
-    depths = [found["eager"]["depths"] for found in alone.values()]
-    assert len({tuple(one) for one in depths}) == 4
-    assert len(set(depths[-1][1:])) == 2, "the adaptive plan decides"
+        assert found.keys() - {"ranks"} == alone[plan].keys() - {"ranks"} >= {"eager", "compiled"}
+    assert len({tuple(found["eager"]["depths"]) for found in [*alone.values()][:3]}) == 3
+
+
+@pytest.mark.parametrize("group", ["tiny2", "tiny4", "smollm2"])
+def test_the_adaptive_plan_decides(jobs: Jobs, group: str) -> None:
+    found = [model["plans"] for name, model in jobs.found(f"{group}of1").items() if name != "eval"]
+    depths = [one["eager"]["depths"][1:] for plans in found for name, one in plans.items() if "confidence" in name]
+    assert any(len(set(one)) == 2 for one in depths)
 
 
 @pytest.mark.parametrize(("group", "ranks", "model"), CASES)
@@ -45,6 +51,9 @@ def test_ranks_with_other_seeds_draw_the_tokens_of_rank_0(jobs: Jobs, group: str
 @pytest.mark.parametrize(("group", "ranks", "model"), CASES)
 def test_the_scores_of_one_process(jobs: Jobs, group: str, ranks: int, model: str) -> None:
     alone, together = (jobs.found(f"{group}of{count}")[model]["score"] for count in (1, ranks))
+    if ranks == 4 and model != "llama":  # scored on 2
+        assert alone == together == []
+        return
     assert len(alone) == len(together) == 4
     for one, other in zip(alone, together, strict=True):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-5)

@@ -20,7 +20,7 @@ from depthsched.profile import ModelIdentity, Profile
 from depthsched.score import Sample, score
 
 Found = dict[str, Any]
-TOKENS = 6
+TOKENS = 5
 
 
 def imports() -> None:
@@ -63,13 +63,13 @@ def profile(model: Any, folder: Path) -> str:
 def plans(layers: int, folder: str) -> list[str]:
     return [
         "full",
-        "d3:alpha=0.9,start=2",
-        f"constant:depth={layers - layers // 8}+profile={folder}",
+        "d3:alpha=0.8,start=2",
+        f"constant:depth={layers - max(layers // 8, 1)}+profile={folder}",
         f"confidence:depth={layers // 2},margin={0.01 if layers < 20 else 0.2}",
     ]
 
 
-def tokens(model: Any, inputs: Any, plan: str) -> Found:
+def tokens(model: Any, inputs: Any, plan: str, *, attach: bool) -> Found:
     """The tokens of a plan in every way, and how the ranks did it."""
     found: Found = {}
     for backend in ("eager", "compiled"):
@@ -77,30 +77,26 @@ def tokens(model: Any, inputs: Any, plan: str) -> Found:
         assert run.trace.backend == backend, run.trace.reason
         found[backend] = {"tokens": run.tokens.tolist(), "depths": run.trace.depths}
         found["ranks"] = run.ranks
+    if not attach:
+        return found
     with ds.attach(model, plan, horizon=TOKENS) as attached:
         output = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
     found["attach"] = {"tokens": output[:, inputs["input_ids"].shape[1] :].tolist(), "depths": attached.trace.depths}
     return found
 
 
-def drawn(model: Any, inputs: Any, rank: int) -> Found:
+def drawn(model: Any, inputs: Any, rank: int) -> list[list[int]]:
     """Sampling, where every rank comes with another seed."""
-    found = {}
-    options = {"do_sample": True, "temperature": 1.5, "top_k": 0, "max_new_tokens": TOKENS}
-    for way in ("attach",) if model.config.num_hidden_layers > 20 else ("eager", "attach"):
-        torch.manual_seed(7 if rank == 0 else 100 + rank)
-        if way == "eager":
-            found[way] = ds.generate(model, inputs, "d3:alpha=0.9,start=2", backend=way, **options).sequences.tolist()
-            continue
-        with ds.attach(model, "d3:alpha=0.9,start=2", horizon=TOKENS):
-            found[way] = model.generate(**inputs, **options).tolist()
+    torch.manual_seed(7 if rank == 0 else 100 + rank)
+    options = {"do_sample": True, "temperature": 1.5, "top_k": 0, "max_new_tokens": TOKENS, "backend": "eager"}
+    found: list[list[int]] = ds.generate(model, inputs, "d3:alpha=0.8,start=2", **options).sequences.tolist()
     return found
 
 
 def scored(model: Any, names: list[str]) -> list[Found]:
     layers = adapter_for(model).num_layers
     g = torch.Generator().manual_seed(3)
-    ids = torch.randint(3, 100, (2, 12), generator=g).tolist()
+    ids = torch.randint(3, 100, (2, 10), generator=g).tolist()
     samples = [Sample(tuple(row[:5]), tuple(row[5:])) for row in ids]
     found = score(model, [ds.plan(name, num_layers=layers, horizon=TOKENS) for name in names], samples)
     return [{"kl": r.kl.mean, "agreement": r.agreement.mean, "depth": r.mean_depth} for r in found]
@@ -110,14 +106,15 @@ def everything(folder: Path, rank: int, given: dict[str, Any]) -> Found:
     """All ways of some models."""
     found: Found = {}
     for name, source in given["models"].items():
+        attach = not given["brief"] or name == "llama"
         model = load(source)
         folder_of = profile(model, folder / f"profile-{name}-{given['key']}")
         names = plans(model.config.num_hidden_layers, folder_of)
         inputs = {key: torch.tensor(value) for key, value in given["inputs"].items()}
         found[name] = {
-            "plans": {plan.partition("+")[0]: tokens(model, inputs, plan) for plan in names},
+            "plans": {plan.partition("+")[0]: tokens(model, inputs, plan, attach=attach) for plan in names},
             "drawn": drawn(model, inputs, rank),
-            "score": scored(model, names),
+            "score": scored(model, names) if attach else [],
             "shape": {k: getattr(adapter_for(model).shape(), k) for k in ("layer_params", "kv_values", "layer_bytes")},
         }
         if given.get("lossless"):
