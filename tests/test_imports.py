@@ -16,7 +16,7 @@ ROOT = Path(depthsched.__file__).parent
 FLOW = [
     {"errors", "text"},
     {"files", "stats", "classes", "values", "bridge", "encoding"},
-    {"settings", "blocks", "native", "signals"},
+    {"settings", "blocks", "native", "signals", "parallel"},
     {"fingerprint"},
     {"schedule", "cost", "drafts", "damage"},
     {"schedules", "order", "ranker", "hookspecs", "profile"},

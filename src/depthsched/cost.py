@@ -14,6 +14,36 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """What the ranks that share a model by tensor parallelism tell each other at every step.
+
+    Attributes
+    ----------
+    ranks : int
+        How many there are.
+    hidden, vocabulary : int
+        Sizes of a state and of a row of logits.
+    """
+
+    ranks: int
+    hidden: int
+    vocabulary: int
+
+    def crossings(self, bridge: float) -> float:
+        """Bridges of so many weights together."""
+        return bridge / (self.hidden * (self.hidden + 1))
+
+    def all_reduces(self, layers: int, bridge: float = 0) -> float:
+        """Sums over the ranks in a step: two for each layer, one for the embedding, one for each bridge."""
+        return 2 * layers + 1 + self.crossings(bridge)
+
+    def values(self, layers: int, bridge: float = 0) -> float:
+        """Values that a rank sends for one token: a sum of ``n`` takes ``2 n (N - 1) / N``, logits half of that."""
+        states = self.all_reduces(layers, bridge) * self.hidden
+        return (2 * states + self.vocabulary) * (self.ranks - 1) / self.ranks
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """Sizes of a decoder-only model with one repeated layer.
 
@@ -38,6 +68,8 @@ class ModelShape:
         Stored bytes of the final norm and the LM head; None is ``head_params * weight_bytes``.
     kv_weight_bytes : tuple of float
         Stored bytes of each layer's key and value projections; left empty, ``kv_params * weight_bytes`` each.
+    exchange : Exchange or None
+        Of a model that ranks share. Every other size is then that of one rank.
 
     Raises
     ------
@@ -56,6 +88,7 @@ class ModelShape:
     layer_bytes: tuple[float, ...] = ()
     head_bytes: float | None = None
     kv_weight_bytes: tuple[float, ...] = ()
+    exchange: Exchange | None = None
 
     def __post_init__(self) -> None:
         for name in ("layer_bytes", "kv_weight_bytes"):
@@ -69,7 +102,8 @@ class ModelShape:
         return cls(**values)
 
     def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
-        """Bytes that one step of the first ``layers`` layers moves: weights, LM head, K and V of ``context`` tokens.
+        """Bytes that one step of the first ``layers`` layers moves: weights, LM head, K and V of ``context`` tokens,
+        and what a rank sends to the others.
 
         ``written`` more layers write their K and V all the same, ``bridge`` counts the weights of bridges.
         """
@@ -183,7 +217,9 @@ def _bytes(
     projections = shape.kv_weight_bytes or (shape.kv_params * shape.weight_bytes,) * shape.num_layers
     head = shape.head_params * shape.weight_bytes if shape.head_bytes is None else shape.head_bytes
     token = shape.kv_values * shape.kv_bytes * batch
-    fixed = sum(weights[i] for i in keep) + head + bridge * shape.weight_bytes
+    sent = 0.0 if shape.exchange is None else shape.exchange.values(len(keep), bridge) * shape.kv_bytes * batch
+    read = bridge if shape.exchange is None else bridge / shape.exchange.ranks
+    fixed = sum(weights[i] for i in keep) + head + read * shape.weight_bytes + sent
     return fixed + sum(projections[i] + token for i in written), len(keep) * token
 
 
@@ -191,5 +227,6 @@ def _flops(
     shape: ModelShape, keep: Sequence[int], written: Sequence[int], bridge: int, batch: int
 ) -> tuple[float, float]:
     """Floating-point operations of one step: those of any context, and those for each token of it."""
-    weights = len(keep) * shape.layer_params + shape.head_params + len(written) * shape.kv_params + bridge
+    crossed = bridge if shape.exchange is None else bridge / shape.exchange.ranks
+    weights = len(keep) * shape.layer_params + shape.head_params + len(written) * shape.kv_params + crossed
     return 2 * batch * weights, batch * len(keep) * 4 * shape.attention_width

@@ -44,6 +44,10 @@ class CacheError(DepthschedError, RuntimeError):
     """A KV cache does not hold what the layers about to read it need."""
 
 
+class RankError(DepthschedError, RuntimeError):
+    """A rank of a tensor-parallel run ended, or does not do what the others do."""
+
+
 class DepthschedWarning(UserWarning):
     """Something runs as asked and may not be what was meant. The command line prints it as one line."""
 

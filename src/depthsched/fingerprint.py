@@ -10,7 +10,10 @@ from .errors import ProfileError
 from .files import digest
 
 _SAMPLES = 512
-_VOLATILE = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "_attn_implementation", "architectures")
+_VOLATILE = (
+    "transformers_version", "dtype", "torch_dtype", "_name_or_path", "_attn_implementation", "architectures",
+    "distributed_config",
+)  # fmt: skip
 
 
 def config_digest(model: Any) -> str:
@@ -32,7 +35,9 @@ def weights_sample(model: Any) -> list[float]:
     each = max(_SAMPLES // max(len(matrices), 1), 2)
     places = {name: _spread(math.prod(weight.shape), each) for name, weight in matrices.items()}
     sample = _in_blocks({name: (matrix, places[name]) for name, matrix in in_blocks.items()})
-    for name in matrices.keys() - in_blocks.keys():
+    split = [name for name in sorted(matrices) if name not in in_blocks and hasattr(matrices[name], "placements")]
+    sample |= _of_all_ranks(model, {name: (matrices[name], places[name]) for name in split})
+    for name in matrices.keys() - sample.keys():
         taken = _values(model, name, matrices[name]).detach().reshape(-1)
         sample[name] = taken[places[name].start : places[name].stop : places[name].step].float().tolist()
     return [value for name in sorted(matrices) for value in sample[name]]
@@ -52,6 +57,23 @@ def _in_blocks(wanted: dict[str, tuple[Any, range]]) -> dict[str, list[float]]:
         if matrix.quants.is_meta:
             raise ProfileError(f"weight {name} is on the meta device, without its values; load the model's weights")
     return dict(zip(wanted, entries([*wanted.values()]), strict=True))
+
+
+def _of_all_ranks(model: Any, wanted: dict[str, tuple[Any, range]]) -> dict[str, list[float]]:
+    """Some values of matrices that are split over ranks, the same on each."""
+    if not wanted:
+        return {}
+    import torch
+
+    from .parallel.ranks import ranks_of
+    from .parallel.shards import entries
+
+    ranks = ranks_of(model)
+    assert ranks is not None, "only ranks share a matrix"
+    found = torch.cat([entries(weight, places, ranks) for weight, places in wanted.values()]).to(model.device)
+    ranks.reduce(found)
+    counts = [len(places) for _, places in wanted.values()]
+    return {name: part.tolist() for name, part in zip(wanted, torch.split(found, counts), strict=True)}
 
 
 def _values(model: Any, name: str, weight: Any) -> Any:

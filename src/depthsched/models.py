@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .blocks.conversion import NOT_GGUF, repair_chat_tokens
-from .errors import ModelError
+from .errors import ModelError, RankError
 from .files import cache_dir, cache_folder
+from .parallel.load import load_shards, ranks_for
 from .text import one_line
 
 EMBEDDED = "smollm2"
@@ -26,7 +27,11 @@ WEIGHTS = ("auto", "native", "dense")
 
 
 def load_model(
-    name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto", weights: str = "auto"
+    name: str = EMBEDDED,
+    dtype: Any = "auto",
+    device: str = "auto",
+    weights: str = "auto",
+    tensor_parallel: bool = False,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
@@ -44,6 +49,9 @@ def load_model(
         ``Q8_0`` of Llama, Mistral, Qwen2 and Qwen3 models; what the file holds in another type is dense. ``dense``
         makes them numbers of ``dtype``. ``auto`` is native for a GGUF file that can be, on a CPU with a C++ compiler,
         where no dtype is asked for, and else dense.
+    tensor_parallel : bool
+        In a process that ``torchrun`` started, with the others: each rank holds its shard of every layer. Their number
+        must divide the heads and the KV heads; the weights are dense.
 
     Returns
     -------
@@ -53,10 +61,13 @@ def load_model(
     Raises
     ------
     ModelError
-        No such model, device, dtype or form of weights, or it cannot be read.
+        No such model, device, dtype or form of weights, or it cannot be read, or not by so many ranks.
+    RankError
+        With ``tensor_parallel``: another rank ended, or loads another model.
     """
     target = pick_device(device)
     torch_dtype = pick_dtype(dtype, target)
+    ranks, weights = ranks_for(target, weights) if tensor_parallel else (None, weights)
     gguf = _gguf(name)
     native = pick_weights(weights, gguf is not None, dtype, target) == "native"
     source = ""
@@ -67,7 +78,7 @@ def load_model(
             if weights != "auto":
                 raise
             native = False  # of another architecture, or with weights of other types only
-    source = source or str(_source(name))
+    source = source or (_source(name) if ranks is None else ranks.in_turn(lambda: _source(name)))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -76,14 +87,22 @@ def load_model(
             from .blocks.load import assemble
 
             model: Any = assemble(Path(source), torch_dtype)
+        elif ranks is not None:
+            return load_shards(source, torch_dtype, ranks).eval(), _padded(tokenizer)
         else:
             model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
+    except RankError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"cannot load model {name!r}: {one_line(error)}") from error
+    return model.to(target).eval(), _padded(tokenizer)
+
+
+def _padded(tokenizer: Any) -> Any:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(target).eval(), tokenizer
+    return tokenizer
 
 
 def embedded_gguf() -> Path:

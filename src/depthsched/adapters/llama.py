@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..cost import ModelShape
+from ..cost import Exchange, ModelShape
 from .base import Adapter
 from .families import LLAMA_FAMILIES, SLIDING_ROPE
 
@@ -41,8 +41,9 @@ class LlamaAdapter(Adapter):
     def _shape(self, layers: list[Any], head: list[Any]) -> ModelShape:
         from .storage import logical_weights, stored_bytes
 
-        heads, head_dim = self.config.num_attention_heads, layers[0].self_attn.head_dim
-        kv_values = 2 * (getattr(self.config, "num_key_value_heads", None) or heads) * head_dim
+        ranks = getattr(self.model, "_tp_size", None) or 1
+        heads, head_dim = self.config.num_attention_heads // ranks, layers[0].self_attn.head_dim
+        kv_values = 2 * ((getattr(self.config, "num_key_value_heads", None) or heads * ranks) // ranks) * head_dim
         read = [self.active_share(layer) for layer in layers]
         weights = sum(logical_weights(layer) * share for layer, share in zip(layers, read, strict=True))
         return ModelShape(
@@ -57,6 +58,7 @@ class LlamaAdapter(Adapter):
             layer_bytes=tuple(stored_bytes(layer) * share for layer, share in zip(layers, read, strict=True)),
             head_bytes=float(stored_bytes(*head)),
             kv_weight_bytes=self._kv_weight_bytes(layers, kv_values / (heads * head_dim + kv_values)),
+            exchange=Exchange(ranks, self.config.hidden_size, self.config.vocab_size) if ranks > 1 else None,
         )
 
     def _kv_weight_bytes(self, layers: list[Any], share: float) -> tuple[float, ...]:

@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import Tensor, nn
 
+from ..parallel.shards import local
+
 # Where bitsandbytes and HQQ keep scales and code books: on the weight, or on the module that owns it.
 _BESIDE_WEIGHT = ("quant_state", "CB", "SCB")
 _BESIDE_MODULE = ("quant_state", "state", "meta")
@@ -63,7 +65,7 @@ def stored_bytes(*parts: nn.Module | Tensor) -> int:
 
 
 def logical_weights(module: nn.Module) -> int:
-    """Weights that a module stands for: a packed matrix counts ``in_features * out_features``."""
+    """Weights that a module stands for: a packed matrix counts ``in_features * out_features``, a shard what is here."""
     total, seen = 0, set[int]()
     for part in module.modules():
         own = {id(t): (name, t) for name, t in _own(part).items() if id(t) not in seen}
@@ -72,7 +74,7 @@ def logical_weights(module: nn.Module) -> int:
         if any(_packed(t) for _, t in own.values()) and rows and columns:
             total += rows * columns + sum(t.numel() for name, t in own.values() if name == "bias")
         else:
-            total += sum(t.numel() for _, t in own.values())
+            total += sum(local(t).numel() for _, t in own.values())
     return total
 
 

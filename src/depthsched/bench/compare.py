@@ -218,5 +218,6 @@ def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, An
         "copy_gb_per_s": copy_bandwidth(device) / 1e9,
         "weights": weights_form(model),
         "weight_bytes": stored_bytes(model),
+        "ranks": exchange.ranks if (exchange := _shape(model).exchange) else 1,
         "versions": versions(),
     }

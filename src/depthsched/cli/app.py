@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from .. import plugins
-from ..errors import DepthschedError, DepthschedWarning
+from ..errors import DepthschedError, DepthschedWarning, RankError
+from ..parallel import launch
 from ..text import one_line
 from . import (
     bench,
@@ -26,6 +27,7 @@ from . import (
     generate,
     new,
     oracle,
+    ranks,
     report,
     score,
     show,
@@ -85,6 +87,8 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _run(args: list[str] | None) -> int:
+    if launch.world() > 1:
+        ranks.prepare()
     log = logging.getLogger("depthsched")
     handler = _LogHandler()
     log.addHandler(handler)
@@ -92,6 +96,8 @@ def _run(args: list[str] | None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("once", DepthschedWarning)
             warnings.showwarning = _show  # type: ignore[assignment]
+            if launch.world() > 1:
+                ranks.refuse_others(sys.argv[1:] if args is None else args)
             code = typer.main.get_command(build_app()).main(args, prog_name="depthsched", standalone_mode=False)
             return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
@@ -99,6 +105,8 @@ def _run(args: list[str] | None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
         return 0
+    except RankError as error:
+        return _fail(str(error), 1)
     except DepthschedError as error:
         return _fail(str(error), 2)
     except Exception as error:
@@ -106,6 +114,8 @@ def _run(args: list[str] | None) -> int:
             return _fail(f"{error.format_message()} (see depthsched --help)", 2)
         if os.environ.get(DEBUG):
             traceback.print_exc()
+        if ranks.lost_rank(error):
+            return _fail(ranks.lost(error), 1)
         return _fail(f"internal error: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)", 1)
     finally:
         log.removeHandler(handler)
@@ -123,5 +133,8 @@ def _show(message: Warning | str, *where: Any) -> None:
 
 
 def _fail(message: Any, code: int) -> int:
-    print(f"depthsched: {one_line(message, 5000)}", file=sys.stderr)
+    if launch.world() > 1:
+        ranks.fail(one_line(message, 5000))
+    else:
+        print(f"depthsched: {one_line(message, 5000)}", file=sys.stderr)
     return code

@@ -10,6 +10,7 @@ import typer
 
 from ..drafts import read_drafts
 from ..errors import SettingsError
+from ..parallel import launch
 from ..planspec import PlanSpec
 from .output import (
     DeviceOption,
@@ -86,7 +87,7 @@ def bench(
             context={"model": random or model, "note": note},
             progress=status.update if status is not None else lambda _: None,
         )
-    if png is not None:
+    if png is not None and launch.rank() == 0:
         from ..bench.chart import save_chart
 
         save_chart(result, png)
@@ -111,6 +112,8 @@ def _load(model: str, random: str | None, dtype: str, device: str, weights: str,
     if random is None:
         loaded, tokenizer = load_quietly(model, dtype, device, weights)
         return loaded, tokenizer, bench_inputs(tokenizer, batch, loaded.device)
+    if launch.world() > 1:
+        raise SettingsError("--random makes its weights in one process; give a --model for ranks to share")
     import torch
 
     from ..models import pick_device, pick_dtype, pick_weights

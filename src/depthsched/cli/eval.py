@@ -12,6 +12,7 @@ import typer
 from ..environment import versions
 from ..errors import SettingsError
 from ..files import writable_folder, write_json
+from ..parallel import launch
 from ..planspec import PlanSpec
 from .eval_pool import margin_of, print_pooled, refuse_unused
 from .output import (
@@ -136,7 +137,7 @@ def evaluate(
         "context": {"model": model, "command": command_line("eval", asked), **options},
         "versions": versions(),
     }
-    if out is not None:
+    if out is not None and launch.rank() == 0:
         write_json(out / "results.json", result)
     if json:
         print_json(result)

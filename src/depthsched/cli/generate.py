@@ -13,6 +13,7 @@ from ..drafts import read_drafts
 from ..encoding import encode, model_inputs
 from ..environment import versions
 from ..errors import SettingsError
+from ..parallel import launch
 from ..planspec import PlanSpec
 from . import generate_view as view
 from .output import (
@@ -132,6 +133,8 @@ def _read_prompt(prompt: str | None, file: Path | None) -> str:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise SettingsError(f"cannot read the prompt from {file}: {reason}") from error
     elif prompt is None or prompt == "-":
+        if launch.world() > 1:
+            raise SettingsError("ranks share one stdin; give the prompt as an argument or with --prompt-file")
         if sys.stdin.isatty():
             raise SettingsError('no prompt; give one: depthsched generate "Why is the sky blue?"')
         text = sys.stdin.read()

@@ -142,5 +142,6 @@ def load_quietly(model: str, dtype: str, device: str, weights: str) -> tuple[Any
     """Model and tokenizer, and nothing else on the terminal."""
     quiet_libraries()
     from ..models import load_model
+    from ..parallel import launch
 
-    return load_model(model, dtype=dtype, device=device, weights=weights)
+    return load_model(model, dtype=dtype, device=device, weights=weights, tensor_parallel=launch.world() > 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import json_digest, write_json
+from ..parallel import launch
 from ..planspec import PlanSpec
 from .extra import need_lm_eval
 from .options import EvalOptions
@@ -97,7 +98,7 @@ class Evaluation:
         if missing or known is None:
             fresh = self._run(task, plan, missing, progress)
             known = self._runs[name] = known.joined(fresh) if known else fresh
-            if path is not None:
+            if path is not None and launch.rank() == 0:
                 write_json(path, {"settings": key, **known.to_json()})
         return known.only(ids)
 
@@ -168,7 +169,8 @@ def _load(model: str, dtype: str, device: str, weights: str) -> tuple[Any, Any, 
     from ..models import load_model
     from .prefixes import PromptStore
 
-    loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights)
+    split = launch.world() > 1
+    loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights, tensor_parallel=split)
     return loaded, tokenizer, PromptStore(adapter_for(loaded))
 
 

@@ -2,6 +2,7 @@
 //
 // All threads walk through the same phases; each computes its share of a phase's outputs, and they meet after it. What
 // is rounded to the model's dtype is what transformers rounds.
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #if defined(_OPENMP)
@@ -23,7 +24,7 @@ struct Layer {
     const float *norm1, *norm2, *q_norm, *k_norm;
 };
 struct Model {
-    int32_t hidden, heads, kv_heads, width, inner, dtype;
+    int32_t hidden, heads, kv_heads, width, inner, dtype, vocabulary;
     float eps, scale;
     Matrix embedding, head;
     const float* norm;
@@ -41,13 +42,17 @@ struct Pass {
     const float *cos, *sin;  // [positions, width]
     void *const *keys, *const *values;
     int64_t capacity;
-    float* logits;  // [outputs, vocabulary]
+    float* logits;  // [outputs, rows of the head]
+    // Sums over the ranks that share the model; null where one process has all of it. Heads and inner are then this
+    // rank's, `out` and `down` give partial sums, and the embedding and the bridges have some of their rows.
+    int32_t (*reduce)(float*, int64_t);
 };
 }
 enum Op { RUN, WRITE, BRIDGE };
 
 struct Scratch {
-    std::vector<float> x, q, k, v, gate, up, mixed;
+    std::vector<float> x, q, k, v, gate, up, mixed, partial;
+    bool lost = false;  // the other ranks do not answer
     std::vector<Part> parts;
     Memory shared;
     std::vector<Memory> own;
@@ -107,10 +112,32 @@ struct Worker {
         multiply(w, a, [&](int t, int row, float value) { to[size_t(t) * w.rows + row] = r(value); });
     }
     void add(const Matrix& w, const Acts& a) const {
+        if (p.reduce) return add_shared(w, a);
         multiply(w, a, [&](int t, int row, float value) {
             float& x = s.x[size_t(t) * m.hidden + row];
             x = r(x + r(value));
         });
+    }
+    // The same where this product is a part of the whole one.
+    void add_shared(const Matrix& w, const Acts& a) const {
+        float* sums = s.partial.data();
+        if (w.rows < m.hidden) each(p.tokens, [&](int t) { std::fill_n(sums + size_t(t) * m.hidden, m.hidden, 0.0f); }), team.meet();
+        multiply(w, a, [&](int t, int row, float value) { sums[size_t(t) * m.hidden + w.first + row] = value; });
+        over_ranks(sums);
+        each(p.tokens, [&](int t) {
+            for (size_t i = size_t(t) * m.hidden, end = i + m.hidden; i < end; i++) s.x[i] = r(s.x[i] + r(sums[i]));
+        });
+    }
+    void over_ranks(float* sums) const {  // [tokens, hidden]
+        team.meet();
+        if (id == 0 && !s.lost) s.lost = p.reduce(sums, int64_t(p.tokens) * m.hidden) != 0;
+        team.meet();
+    }
+    void embed(int t) const {
+        float* to = &s.x[size_t(t) * m.hidden];
+        const int64_t row = p.ids[t] - m.embedding.first;
+        if (row >= 0 && row < m.embedding.rows) read_row(m.embedding, row, to);
+        else std::fill_n(to, m.hidden, 0.0f);  // another rank has it
     }
     void norm(const float* x, const float* weight, int width, float* to) const {
         v8f squares = {};
@@ -226,8 +253,9 @@ struct Worker {
     void run() const {
         int most = 1;
         for (int t = 0; t < p.tokens; t++) most = pieces(t) > most ? pieces(t) : most;
-        each(p.tokens, [&](int t) { read_row(m.embedding, p.ids[t], &s.x[size_t(t) * m.hidden]); });
-        team.meet();
+        each(p.tokens, [&](int t) { embed(t); });
+        if (p.reduce && m.embedding.rows < m.vocabulary) over_ranks(s.x.data());
+        else team.meet();
         for (int i = 0; i < p.steps; i++) {
             const int op = p.program[2 * i], index = p.program[2 * i + 1];
             if (op == RUN) layer(index, most);
@@ -247,12 +275,12 @@ template <class T> static void grow(std::vector<T>& v, size_t size) {
 }
 
 extern "C" {
-int32_t depthsched_abi() { return 2; }  // changes with the structures; library.py knows it
+int32_t depthsched_abi() { return 3; }  // changes with the structures; library.py knows it
 float depthsched_probe(float x) { return sum(splat(x) * splat(x)) / 8.0f; }
 void* depthsched_scratch() { return new Scratch; }
 void depthsched_free(void* scratch) { delete (Scratch*)scratch; }
 
-void depthsched_run(const Model* m, const Pass* p, void* scratch) {
+int32_t depthsched_run(const Model* m, const Pass* p, void* scratch) {
     Scratch& s = *(Scratch*)scratch;
     const size_t n = p->tokens, heads = size_t(m->heads) * m->width, kv = size_t(m->kv_heads) * m->width;
     size_t most = 1, widest = m->hidden;
@@ -263,6 +291,8 @@ void depthsched_run(const Model* m, const Pass* p, void* scratch) {
     for (size_t width : {heads, size_t(m->inner)}) widest = width > widest ? width : widest;
     grow(s.x, n * m->hidden), grow(s.q, n * heads), grow(s.k, n * kv), grow(s.v, n * kv);
     grow(s.gate, n * m->inner), grow(s.up, n * m->inner), grow(s.parts, n * most * m->heads), grow(s.mixed, n * most * heads);
+    if (p->reduce) grow(s.partial, n * m->hidden);
+    s.lost = false;
     s.shared.reserve(n > size_t(p->outputs) ? n : p->outputs, widest);
     const int threads = p->threads;
     if (s.own.size() < size_t(threads)) s.own.resize(threads);
@@ -278,5 +308,6 @@ void depthsched_run(const Model* m, const Pass* p, void* scratch) {
 #else
     Worker{*m, *p, s, team, 0}.run();
 #endif
+    return s.lost;
 }
 }

@@ -17,7 +17,7 @@ from .probe import wrong_product
 from .structs import MatrixStruct, ModelStruct, PassStruct
 from .toolchain import compiler
 
-ABI = 2
+ABI = 3
 _LOG = logging.getLogger("depthsched")
 
 
@@ -33,7 +33,7 @@ class Library:
             raise
 
     def _bind(self, library: ctypes.CDLL) -> None:
-        self.run = _function(library, "depthsched_run", [POINTER(ModelStruct), POINTER(PassStruct), c_void_p])
+        self.run = _function(library, "depthsched_run", [POINTER(ModelStruct), POINTER(PassStruct), c_void_p], c_int32)
         matrix = POINTER(MatrixStruct)
         self.product = _function(library, "depthsched_product", [matrix, c_void_p, c_void_p, c_int32, c_int32])
         self.dense = _function(library, "depthsched_dense", [matrix, c_int32, c_int32, c_void_p, c_int32])

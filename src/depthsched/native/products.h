@@ -7,7 +7,7 @@
 // `rows` outputs by `cols` inputs. Dense kinds and I8 (with a float scale for each row) lie row by row. Q4 and Q8 are
 // blocks of 32 inputs with float16 scales, eight rows side by side, as depthsched.blocks packs them.
 struct Matrix {
-    int32_t kind, rows, cols, unused;
+    int32_t kind, rows, cols, first;  // first: of a matrix split over ranks, which row of the whole comes first
     const void *data, *scales, *mins;
     const float* bias;
 };

@@ -12,11 +12,15 @@ RUN, WRITE, BRIDGE = range(3)
 """Operations of a program."""
 
 
+REDUCE = ctypes.CFUNCTYPE(c_int32, c_void_p, c_int64)
+"""Sums so many float32 over the ranks, in place; 0, or another number where that failed."""
+
+
 class MatrixStruct(Structure):
     """``struct Matrix``."""
 
     _fields_ = (
-        ("kind", c_int32), ("rows", c_int32), ("cols", c_int32), ("unused", c_int32),
+        ("kind", c_int32), ("rows", c_int32), ("cols", c_int32), ("first", c_int32),
         ("data", c_void_p), ("scales", c_void_p), ("mins", c_void_p), ("bias", c_void_p),
     )  # fmt: skip
 
@@ -35,7 +39,7 @@ class ModelStruct(Structure):
     """``struct Model``."""
 
     _fields_ = (
-        *((name, c_int32) for name in ("hidden", "heads", "kv_heads", "width", "inner", "dtype")),
+        *((name, c_int32) for name in ("hidden", "heads", "kv_heads", "width", "inner", "dtype", "vocabulary")),
         ("eps", c_float), ("scale", c_float), ("embedding", MatrixStruct), ("head", MatrixStruct),
         ("norm", c_void_p), ("layers", ctypes.POINTER(LayerStruct)), ("bridges", ctypes.POINTER(MatrixStruct)),
     )  # fmt: skip
@@ -47,5 +51,5 @@ class PassStruct(Structure):
     _fields_ = (
         *((name, c_int32) for name in ("tokens", "outputs", "steps", "threads")),
         *((name, c_void_p) for name in ("ids", "rows", "slots", "starts", "program", "wanted", "cos", "sin")),
-        ("keys", c_void_p), ("values", c_void_p), ("capacity", c_int64), ("logits", c_void_p),
+        ("keys", c_void_p), ("values", c_void_p), ("capacity", c_int64), ("logits", c_void_p), ("reduce", REDUCE),
     )  # fmt: skip

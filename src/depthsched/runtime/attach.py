@@ -12,6 +12,7 @@ from typing import Any, Self
 from ..adapters import adapter_for
 from ..drafts import read_drafts
 from ..errors import AttachError, CacheError, PlanError
+from ..parallel.ranks import guarded, ranks_of
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
@@ -24,7 +25,7 @@ from .gate import LayerGate, Pass, unplanned
 from .inputs import check_ids, check_lengths
 from .listening import Listener
 from .lossless.attach import LosslessAttachment
-from .policy import as_plan, check_plan, writes_kv
+from .policy import agreed, as_plan, begin_on_ranks, check_plan, writes_kv
 from .renewal import SENTENCE, Ran, Renewal, renewal_of
 from .shadow import named, refuse_attached, refuse_continuous_batching, shadow
 from .signals import refuse_signals
@@ -56,6 +57,7 @@ class Attachment:
         self._renewing = AttachedSteps(plan, self._layers, renewal) if renewal else None
         self._listener = Listener(plan, self._layers, tokenizer)
         self._gate = LayerGate(adapter, self._choose)
+        self._ranks = ranks_of(self.model)
         self._exit = ExitStack()
         self._busy = threading.Lock()
         self._owner: int | None = None
@@ -108,7 +110,9 @@ class Attachment:
                 if self._renewing is not None:
                     self.trace.renewal = self._renewing.renewal
                     self._renewing.begin(self._listener.checked)
-                output = original(*args, **kwargs)
+                begin_on_ranks(self._ranks, self.plan, given)
+                with guarded(self._ranks):
+                    output = original(*args, **kwargs)
                 self._record()
                 self._check_acted(output, prompt)
                 return output
@@ -189,8 +193,8 @@ class Attachment:
         """Begin the next step; its depth."""
         self._record()
         self._step += 1
-        depth, self._used = self._listener.decide(self._step)
-        return depth
+        asked, self._used = self._listener.decide(self._step)
+        return agreed(self.plan, asked, self._ranks)
 
     def _step_of(self, renewing: AttachedSteps, original: Callable[..., Any]) -> Callable[..., Any]:
         """The model's forward, in which a decode step may run over several positions."""

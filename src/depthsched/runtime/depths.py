@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..adapters import Adapter
-from ..bridge import Bridge, prepared
+from ..bridge import Bridge, Bridges, prepared
+from ..parallel.ranks import Ranks, ranks_of
+from ..parallel.shards import bounds
 from ..plans import DepthPlan
+
+Crossing = Callable[[torch.Tensor], torch.Tensor]
 
 
 class DepthLayers:
@@ -37,7 +42,7 @@ class DepthLayers:
         self._stand_ins: list[Any] = [
             _Skipped(adapter, layer, write=i in writers) for i, layer in enumerate(self._layers)
         ]
-        self._bridges = prepared(plan.bridges, adapter)
+        self._bridges = _split(prepared(plan.bridges, adapter), ranks_of(adapter.model))
         self._made: dict[int, list[Any]] = {}
 
     def __getitem__(self, depth: int) -> list[Any]:
@@ -65,6 +70,33 @@ class DepthLayers:
         return running
 
 
+def _split(bridges: Bridges, ranks: Ranks | None) -> Mapping[int, Mapping[int, Crossing]]:
+    if ranks is None:
+        return bridges
+    return {depth: {i: _SplitBridge(b, ranks) for i, b in row.items()} for depth, row in bridges.items()}
+
+
+class _SplitBridge:
+    """A bridge of ranks that share a model. Each computes some of its outputs, and a sum over the ranks joins them.
+
+    A rank so reads a share of the weights and sends twice as many values as a token has, which is less unless very many
+    tokens cross together: then each rank computes all of it.
+    """
+
+    def __init__(self, bridge: Bridge, ranks: Ranks) -> None:
+        self.bridge, self.ranks, self.size = bridge, ranks, len(bridge.bias)
+        self.part = slice(*bounds(self.size, ranks))
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        if 2 * hidden.numel() >= self.size**2:
+            return self.bridge(hidden)
+        moved = torch.zeros_like(hidden)
+        weight, bias = self.bridge.weight[:, self.part], self.bridge.bias[self.part]
+        moved[..., self.part] = torch.nn.functional.linear(hidden, weight.T, bias)
+        self.ranks.reduce(moved)
+        return hidden + moved
+
+
 class _Skipped:
     """Stands in for a layer that passes its input on; with ``write`` it still leaves K and V in the cache."""
 
@@ -81,7 +113,7 @@ class _Skipped:
 class _Bridged:
     """A layer, or its stand-in, with a bridge before or after it."""
 
-    def __init__(self, inner: Any, bridge: Bridge, *, after: bool) -> None:
+    def __init__(self, inner: Any, bridge: Crossing, *, after: bool) -> None:
         self.inner, self.bridge, self.after = inner, bridge, after
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..adapters import adapter_for
 from ..drafts import read_drafts
+from ..parallel.ranks import guarded, ranks_of
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
@@ -17,7 +18,7 @@ from .inputs import check_lengths, read_inputs
 from .loop import DecodeLoop
 from .lossless import LosslessLoop, check_lossless, drafting_backend, drafting_of
 from .native.kv import starts_of
-from .policy import as_plan, check_plan, writes_kv
+from .policy import as_plan, begin_on_ranks, check_plan, writes_kv
 from .ragged import refuse_ragged
 from .renewal import renewal_of
 from .renewing import cache_to_renew, renewing_backend
@@ -130,6 +131,8 @@ def generate(
         generate_kwargs["past_key_values"] = given.fresh(rows // len(ids))
     if renewal is not None:
         generate_kwargs["past_key_values"] = cache_to_renew(model, generate_kwargs)
+    ranks = ranks_of(model)
+    begin_on_ranks(ranks, plan, {**generate_kwargs, "max_new_tokens": new, "backend": backend, "write": write}, ids)
     chosen, reason = make_backend(
         backend,
         adapter,
@@ -155,7 +158,7 @@ def generate(
         or own_cache
         or adapter.device.type == "cpu"
     )
-    with chosen as engine:
+    with guarded(ranks), chosen as engine:
         loop: DecodeLoop | LosslessLoop
         if drafts:
             loop = LosslessLoop(engine, plan, drafting_of(drafts, plan), streamer, reason, tokenizer)

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CacheError
+from ..parallel.ranks import ranks_of
 from ..plans import DepthPlan
 from .backends import Backend
 from .cache import RunCache, cache_lengths, refuse_holes, run_cache
+from .policy import agreed
 from .renewal import Ran, Renewal, Steps
 from .sampler import RunningRows, Sampler
 from .signals import SignalReader
@@ -65,7 +67,7 @@ class DecodeLoop:
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
         **kwargs: Any,
     ) -> Tensor:  # fmt: skip
-        cache = prepared_cache(kwargs)
+        cache, ranks = prepared_cache(kwargs), ranks_of(model)
         mask = kwargs.get("attention_mask")
         mask = torch.ones_like(input_ids) if mask is None else mask
         sampler = Sampler(logits_processor, stopping_criteria, generation_config)
@@ -98,8 +100,8 @@ class DecodeLoop:
             if ended:
                 break
             cosine = functools.partial(rows.cosine, len(tokens))
-            depth, signals = reader.decide(step + 1, logits, tokens, sampler.unfinished, cosine)
-            logits, ran = steps(input_ids, depth, sampler.unfinished)
+            asked, signals = reader.decide(step + 1, logits, tokens, sampler.unfinished, cosine)
+            logits, ran = steps(input_ids, agreed(self.plan, asked, ranks), sampler.unfinished)
         self.decode_seconds = _now(input_ids) - began - self.prefill_seconds
         if self.streamer is not None:
             self.streamer.end()

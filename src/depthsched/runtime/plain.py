@@ -11,6 +11,8 @@ from torch import nn
 from ..adapters import Adapter
 from ..blocks.modules import BlockEmbedding, BlockLinear
 from ..blocks.torchao import int8_rows
+from ..parallel.ranks import ranks_of
+from ..parallel.shards import is_shard, split_dimension
 
 # What a layer of these classes computes was read in transformers 5.17 to 5.23. A subclass may compute anything.
 _CLASSES = frozenset(
@@ -28,6 +30,12 @@ _PLAIN = frozenset(
     }
 )
 _BLOCKS = frozenset(f"depthsched.blocks.modules.{name}" for name in ("BlockLinear", "BlockEmbedding"))
+_TP_FORWARD = "install_forward.<locals>.tp_forward"  # of transformers' tensor parallelism
+_SPLIT: dict[str, tuple[int | None, ...]] = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), (0,)),
+    **dict.fromkeys(("o_proj", "down_proj"), (1,)),
+    **dict.fromkeys(("embed_tokens", "lm_head"), (0, None)),
+}
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 
 
@@ -63,9 +71,11 @@ def _obstacles(adapter: Adapter, max_tokens: int, stored: bool) -> Iterator[str]
         decoder.embed_tokens, (nn.Embedding, BlockEmbedding)
     ):
         yield "the embedding or the LM head is not a plain module"
+    split = stored and ranks_of(model) is not None
     for name, module in (("the model", model), *decoder.named_modules(), ("lm_head", output)):
-        yield from _changes(name, module)
-    yield from _unusual_parameters(model, stored)
+        yield from _changes(name, module, split)
+    yield from _other_split(adapter) if split else ()
+    yield from _unusual_parameters(model, stored, split)
     shapes = [{name: _shape(module) for name, module in layer.named_modules()} for layer in layers]
     if any(row != shapes[0] for row in shapes):
         yield "the layers have different shapes"
@@ -83,17 +93,35 @@ def _other_classes(adapter: Adapter, known: frozenset[str]) -> Iterator[str]:
             yield f"{name or 'the model'} is a {type(module).__name__}, no plain Llama, Mistral, Qwen2 or Qwen3 module"
 
 
-def _changes(name: str, module: Any) -> Iterator[str]:
-    """Anything that changes what calling the module computes."""
-    if "forward" in vars(module) or hasattr(module, "_hf_hook"):
+def _changes(name: str, module: Any, split: bool = False) -> Iterator[str]:
+    """Anything that changes what calling the module computes, but for what :func:`_other_split` looks at."""
+    replaced = "forward" in vars(module) and not (
+        split and getattr(module.forward, "__qualname__", "").endswith(_TP_FORWARD)
+    )
+    if replaced or hasattr(module, "_hf_hook"):
         yield f"{name} has its forward replaced, as offloading and attached runs do"
     if module._forward_hooks or module._forward_pre_hooks:
         yield f"{name} has forward hooks"
 
 
-def _unusual_parameters(model: Any, stored: bool) -> Iterator[str]:
+def _other_split(adapter: Adapter) -> Iterator[str]:
+    """Weights that are split over ranks in another way than outputs, then inputs, of each half of a layer."""
+    for name, module in adapter.model.named_modules():
+        wanted = _SPLIT.get(name.rpartition(".")[2], (None,))
+        for part, weight in module._parameters.items():
+            dimension = None if weight is None else split_dimension(weight)
+            if weight is not None and dimension not in (wanted if part == "weight" or wanted == (0,) else (None,)):
+                yield f"{name}.{part} is split over ranks in dimension {dimension}, not {wanted[0]}"
+
+
+def _unusual_parameters(model: Any, stored: bool, split: bool) -> Iterator[str]:
     places = {(p.device, p.dtype) for p in model.parameters()}
-    if not all(type(p) is nn.Parameter or (stored and _whole_bytes(p)) for p in model.parameters()):
+    if not split and any(is_shard(p) for p in model.parameters()):
+        yield "its weights are split over ranks (tensor parallel), and on a GPU only eager runs such a model"
+    plain = (
+        type(p) is nn.Parameter or (split and is_shard(p)) or (stored and _whole_bytes(p)) for p in model.parameters()
+    )
+    if not all(plain):
         yield "some weights are not plain parameters (quantised or distributed)"
     if len(places) != 1:
         yield "the weights are spread over several devices or dtypes"

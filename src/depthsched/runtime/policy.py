@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..adapters import Adapter
 from ..errors import PlanError
+from ..parallel.ranks import Ranks
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..schedule import DepthSchedule
@@ -35,6 +37,27 @@ def check_plan(plan: DepthPlan, adapter: Adapter) -> None:
         )
     if plan.profile is not None:
         plan.profile.check_model(adapter.model)
+
+
+def begin_on_ranks(ranks: Ranks | None, plan: DepthPlan, given: Mapping[str, Any], ids: Any = None) -> None:
+    """Before a run: every rank runs the same plan on the same prompt, and draws the same random numbers.
+
+    Raises
+    ------
+    RankError
+    """
+    if ranks is None:
+        return
+    plain = {name: value for name, value in given.items() if isinstance(value, (bool, int, float, str))}
+    ids = given.get("input_ids", given.get("inputs")) if ids is None else ids
+    ranks.begin("prompt", None if ids is None else ids.tolist())
+    ranks.same("plan", plan.digest)
+    ranks.same("setting of the run", sorted(plain.items()))
+
+
+def agreed(plan: DepthPlan, depth: int, ranks: Ranks | None) -> int:
+    """The depth of a step: of a model on several ranks every one runs what rank 0 decides from what it sees."""
+    return ranks.first(depth) if ranks is not None and plan.adaptive else depth
 
 
 def writes_kv(plan: DepthPlan, skipped_kv: str) -> bool:

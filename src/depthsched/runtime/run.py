@@ -81,6 +81,21 @@ class Run:
         )  # fmt: skip
 
     @property
+    def ranks(self) -> dict[str, float]:
+        """Of a model that ranks share, what they exchanged in the decode steps; empty in one process.
+
+        ``size``, how many they are; ``all_reduces``, sums over them; ``bytes_sent`` by each rank; ``bytes_moved``,
+        these and what it read and wrote in its own memory.
+        """
+        exchange = self.shape.exchange
+        if exchange is None:
+            return {}
+        passes = [(depth, self.plan.bridge_params(depth)) for depth in self.trace.decode_depths]
+        sent = sum(exchange.values(*one) for one in passes) * self.shape.kv_bytes * len(self.tokens)
+        reduces = round(sum(exchange.all_reduces(*one) for one in passes))
+        return {"size": exchange.ranks, "all_reduces": reduces, "bytes_sent": sent, "bytes_moved": self.cost.total}
+
+    @property
     def bytes_speedup(self) -> float:
         """Bytes moved at full depth over bytes moved, decode steps only."""
         return self.cost.ratio
@@ -113,6 +128,7 @@ class Run:
             "order": self.plan.order,
             "profile": str(self.plan.profile.folder) if self.plan.profile else None,
             "notes": list(self.plan.notes),
+            **({"ranks": self.ranks} if self.ranks else {}),
             **({"renewal": renewed_in(self.trace)} if self.trace.renewal is not None else {}),
             **(
                 {"lossless": summary(self.trace.rounds, self.trace.draft_tokens, self.trace.decisions)}

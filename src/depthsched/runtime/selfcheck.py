@@ -27,6 +27,7 @@ from ..environment import machine, versions
 from ..errors import AttachError, DepthschedWarning, SettingsError
 from ..files import cache_dir, cache_folder, digest, json_digest, write_json
 from ..fingerprint import config_digest
+from ..parallel.ranks import Ranks, ranks_of
 from ..plans import DepthPlan
 from ..text import one_line
 from .eager import EagerBackend
@@ -116,18 +117,25 @@ def checked(
     backend = make()
     batch = getattr(backend, "check_batch", batch)
     what = describe(backend, adapter, plan, batch=batch, write_kv=write_kv, several=several)
+    ranks = ranks_of(adapter.model)
     key, failed = json_digest(what), _failed.setdefault(adapter.model, {})
-    if key not in failed and key not in _passed and not _recorded(key, what):
+    unknown = key not in failed and key not in _passed and not _recorded(key, what)
+    if _any(ranks, unknown):  # what one rank does not know yet, all check together
         check = examine(make, adapter, plan, batch=batch, write_kv=write_kv, several=several)
-        if check.ok:
+        if not _any(ranks, not check.ok):
             _record(key, what, check)
             backend.compile_seconds = check.compile_seconds
         else:
-            failed[key] = f"backend {check.backend!r} failed its self-check: {check.reason}"
+            found = check.reason or "another rank found a fault"
+            failed[key] = f"backend {check.backend!r} failed its self-check: {found}"
             warnings.warn(f"{failed[key]}; this model runs in eager", DepthschedWarning, stacklevel=2)
     if key in failed:
         return EagerBackend(adapter, plan, write_kv=write_kv), failed[key]
     return backend, reason
+
+
+def _any(ranks: Ranks | None, here: bool) -> bool:
+    return here if ranks is None else any(ranks.each(here))
 
 
 def describe(
@@ -146,6 +154,7 @@ def describe(
         "write_kv": write_kv,
         "several": several,
         "bridged": any(plan.bridges.values()),
+        **({"ranks": ranks.size, "rank": ranks.rank} if (ranks := ranks_of(adapter.model)) else {}),
     }
 
 

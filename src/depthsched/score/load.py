@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import load_model
+from ..parallel import launch
 from .answers import Progress, Sample, own_answers
 from .prompts import read_prompts
 
@@ -27,13 +28,14 @@ def load_samples(
     Parameters
     ----------
     model, dtype, device, weights
-        As for :func:`depthsched.load_model`.
+        As for :func:`depthsched.load_model`; under ``torchrun`` with ``tensor_parallel``.
     prompts, limit
         As for :func:`read_prompts`, which runs first: a wrong file costs no loading.
     max_new_tokens, raw, progress
         As for :func:`own_answers`.
     """
     rows = read_prompts(prompts, limit)
-    loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights)
+    split = launch.world() > 1
+    loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights, tensor_parallel=split)
     samples = own_answers(loaded, tokenizer, rows, max_new_tokens=max_new_tokens, raw=raw, progress=progress)
     return loaded, tokenizer, samples

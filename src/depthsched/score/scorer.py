@@ -14,11 +14,12 @@ from transformers import DynamicCache
 from ..adapters import Adapter, adapter_for
 from ..cost import Cost, ModelShape
 from ..errors import PlanError
+from ..parallel.ranks import guarded, ranks_of
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..runtime.backends import make_backend
 from ..runtime.eager import EagerBackend
-from ..runtime.policy import check_plan, writes_kv
+from ..runtime.policy import agreed, check_plan, writes_kv
 from ..runtime.renewal import Ran, Renewal, Steps
 from ..runtime.renewing import renewing_backend
 from ..runtime.sampler import RunningRows
@@ -112,19 +113,25 @@ def score(
     usable = [sample for sample in samples if len(sample.completion) > 1]
     if not usable:
         raise PlanError("no completion has a second token, so no decode step to score; allow longer answers")
+    ranks = ranks_of(adapter.model)
+    if ranks is not None:
+        what = [plan.digest for plan in plans], [(*s.prompt, -1, *s.completion) for s in usable]
+        ranks.begin("score", what, method, batch_tokens, str(renewal))
     rows: list[list[_Row]] = [[] for _ in plans]
     seconds = [0.0] * len(plans)
     done = 0
     for chunk in batches(usable, batch_tokens):
         began = time.perf_counter()
-        batch = None if method == "step-by-step" else _Batch.of(adapter, chunk)
+        with guarded(ranks):
+            batch = None if method == "step-by-step" else _Batch.of(adapter, chunk)
         shared = time.perf_counter() - began
         for i, plan in enumerate(plans):
             began = time.perf_counter()
-            if batch and _in_one_pass(plan, renewal):
-                rows[i] += _one_pass(adapter, plan, batch, chunk)
-            else:
-                rows[i] += _step_by_step(adapter, plan, chunk, batch, renewal, tokenizer, backend)
+            with guarded(ranks):
+                if batch and _in_one_pass(plan, renewal):
+                    rows[i] += _one_pass(adapter, plan, batch, chunk)
+                else:
+                    rows[i] += _step_by_step(adapter, plan, chunk, batch, renewal, tokenizer, backend)
             seconds[i] += shared + time.perf_counter() - began
             done += len(chunk)
             if progress:
@@ -197,6 +204,7 @@ def _decode(
     adapter: Adapter, plan: DepthPlan, sample: Sample, renewal: Renewal | None, tokenizer: Any, backend: str
 ) -> tuple[torch.Tensor, list[Ran]]:
     """Logits ``[steps, vocabulary]`` of the decode steps of one sample, one after the other, and what ran."""
+    ranks = ranks_of(adapter.model)
     text = torch.tensor([[*sample.prompt, *sample.completion]], device=adapter.device)
     prompt, logits, passes = len(sample.prompt), [], []
     write = writes_kv(plan, "auto") and renewal is None
@@ -213,7 +221,8 @@ def _decode(
         rows = RunningRows(decoder, drop=False)
         steps = Steps(rows, plan, prompt, renewal, checked)
         for step in range(1, len(sample.completion)):
-            depth, _ = reader.decide(step, last, text[:, prompt + step - 1], cosine=lambda: rows.cosine(1))
+            asked, _ = reader.decide(step, last, text[:, prompt + step - 1], cosine=lambda: rows.cosine(1))
+            depth = agreed(plan, asked, ranks)
             last, ran = steps(text[:, : prompt + step], depth)
             logits.append(last[0].clone())  # a backend's may be one buffer, written at every step
             passes.append(ran)

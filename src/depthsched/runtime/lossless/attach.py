@@ -12,11 +12,12 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from ...adapters import adapter_for
 from ...drafts import DraftTokens
 from ...errors import AttachError
+from ...parallel.ranks import guarded, ranks_of
 from ...plans import DepthPlan
 from ..arguments import effective, known, refuse_in_lossless_attach, with_stop_strings
 from ..eager import EagerBackend
 from ..inputs import check_lengths, read_inputs
-from ..policy import check_plan
+from ..policy import begin_on_ranks, check_plan
 from ..ragged import refuse_ragged
 from ..shadow import named, refuse_attached, refuse_continuous_batching, shadow
 from ..signals import refuse_signals
@@ -111,7 +112,10 @@ class LosslessAttachment:
             with self._backend:
                 return loop(model, input_ids, generation_config=generation_config, **kwargs)
 
-        sequences = original(**given, custom_generate=decode)
+        ranks = ranks_of(self.model)
+        begin_on_ranks(ranks, self.plan, given)
+        with guarded(ranks):
+            sequences = original(**given, custom_generate=decode)
         if not effective("return_dict_in_generate", self.model, given):
             return sequences
         # Rows that ended have left the cache: only that of one row is the text's.

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ...errors import PlanError
+from ...parallel.ranks import ranks_of
 from ...plans import DepthPlan
 from ..backends import Backend, DraftDecoder
 from ..cache import cache_lengths
 from ..loop import prepared_cache
+from ..policy import agreed
 from ..rounds import Round
 from ..signals import Decision, SignalReader, deepest
 from ..trace import StepRecord, Trace
@@ -58,7 +60,7 @@ class LosslessLoop:
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
         **kwargs: Any,
     ) -> Tensor:  # fmt: skip
-        cache = prepared_cache(kwargs)
+        cache, self._ranks = prepared_cache(kwargs), ranks_of(model)
         mask = kwargs.get("attention_mask")
         mask = torch.ones_like(input_ids) if mask is None else mask
         began = _now(input_ids)
@@ -96,7 +98,9 @@ class LosslessLoop:
         """One draft and its check; the depth that the plan asks for next."""
         rows, began = self._rows, _now(self._rows.last())
         live, at = [*rows.running], torch.tensor([rows.length(row) - 1 for row in rows.running], device=rows.device)
-        depth, most = self.drafting.next(asked.depth)
+        depth, most = self.drafting.next(agreed(self.plan, asked.depth, self._ranks))
+        if self._ranks is not None:  # a draft may go by the clock, and every rank has its own
+            depth, most = self._ranks.first(depth), self._ranks.first(most)
         drafts, proposed = self._draft(live, at, depth, min(most, rows.room() - 1))
         count = len(drafts[0])
         drawn = _now(at)

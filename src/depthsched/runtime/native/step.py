@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ...native.library import Library, Scratch
-from ...native.structs import BRIDGE, RUN, WRITE, PassStruct
+from ...native.structs import BRIDGE, REDUCE, RUN, WRITE, PassStruct
 from .kv import NativeKV
 from .model import NativeModel
+from .reduce import Reduce
 
 MOST_TOKENS = 64
 """Of one pass: a longer prompt runs in several."""
@@ -28,6 +29,7 @@ class NativeDecoder:
         self.keep_sets, self.write_kv = keep_sets, write_kv
         self.rows = torch.arange(len(starts), dtype=torch.int32)
         self._scratch = Scratch(library)
+        self._reduce = Reduce(model.ranks) if model.ranks is not None else None
         self._programs: dict[int, Tensor] = {}
         self._angles(kv.capacity)
 
@@ -83,17 +85,17 @@ class NativeDecoder:
         if len(self.cos) < kv.capacity:
             self._angles(kv.capacity)
         program = self._program(depth)
-        logits = torch.empty(len(wanted), self.model.vocabulary)
+        logits = torch.empty(len(wanted), self.model.head_rows)
         ids, slots = ids.contiguous(), slots.contiguous()
         run = PassStruct(
             tokens=len(ids), outputs=len(wanted), steps=len(program), threads=torch.get_num_threads(),
             ids=ids.data_ptr(), rows=rows.data_ptr(), slots=slots.data_ptr(), starts=starts.data_ptr(),
             program=program.data_ptr(), wanted=wanted.data_ptr(), cos=self.cos.data_ptr(), sin=self.sin.data_ptr(),
             keys=ctypes.addressof(kv.key_pointers), values=ctypes.addressof(kv.value_pointers),
-            capacity=kv.capacity, logits=logits.data_ptr(),
+            capacity=kv.capacity, logits=logits.data_ptr(), reduce=self._reduce.pointer if self._reduce else REDUCE(),
         )  # fmt: skip
         self.library.run(self.model.pointer, ctypes.byref(run), self._scratch.pointer)
-        return logits
+        return logits if self._reduce is None else self._reduce.whole(logits, self.model.vocabulary)
 
     def drop_rows(self, rows: Tensor) -> None:
         """Go on with only these rows, indices into those held so far."""
