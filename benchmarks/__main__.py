@@ -24,6 +24,7 @@ from .pages import write_pages
 from .paired import paired
 from .peeking import peeking
 from .peers import commands as peers
+from .predict import predict
 from .process import ROOT
 from .prompts import prompts
 from .renewal import renewal
@@ -52,7 +53,7 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 
 for function in (
-    memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, peeking, signal,
+    memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, peeking, signal, predict,
 ):  # fmt: skip
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
@@ -61,7 +62,7 @@ app.add_typer(peers.app, name="peers")
 @app.command()
 def pages(
     name: Annotated[
-        str, typer.Argument(help="speed, quality, tasks, signal, peers or lossless; all of them if left out.")
+        str, typer.Argument(help="speed, quality, tasks, signal, peers, lossless or predict; all of them if left out.")
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
 ) -> None:

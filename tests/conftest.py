@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Convert the embedded model before any worker starts: not once in each, nor in the output of a test."""
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         with suppress(ds.errors.ModelError):  # without it, the tests that need it are skipped
-            models._source(models.EMBEDDED)
+            models.source_of(models.EMBEDDED)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 
 from ..process import ROOT
-from . import lossless, peers, quality, renewal, signal, speed, tasks
+from . import lossless, peers, predict, quality, renewal, signal, speed, tasks
 
 RESULTS = ROOT / "docs" / "results"
 PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
@@ -22,6 +22,7 @@ PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
     "gpu": {RESULTS / "gpu.md": {"all": lambda: speed.tables(RESULTS / "gpu")}},
     "lossless": {RESULTS / "lossless.md": {"all": lambda: lossless.tables(RESULTS / "lossless")}},
     "signal": {RESULTS / "signal.md": signal.tables(RESULTS / "signal")},
+    "predict": {RESULTS / "predict.md": predict.tables(RESULTS / "predict", RESULTS / "gpu")},
     "peers": {RESULTS / "peers.md": {"all": lambda: peers.tables(RESULTS / "peers")}},
 }
 

@@ -67,7 +67,7 @@ def load_model(
             if weights != "auto":
                 raise
             native = False  # of another architecture, or with weights of other types only
-    source = source or str(_source(name))
+    source = source or str(source_of(name))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -121,7 +121,7 @@ def _gguf(name: str) -> tuple[Path, str] | None:
     return path, f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
     """What transformers loads for a name."""
     gguf = _gguf(name)
     if gguf is not None:

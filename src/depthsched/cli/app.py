@@ -14,7 +14,23 @@ import typer
 from .. import plugins
 from ..errors import DepthschedError, DepthschedWarning
 from ..text import one_line
-from . import bench, calibrate, chat, check, compile, doctor, eval, generate, new, oracle, report, score, show, sweep
+from . import (
+    bench,
+    calibrate,
+    chat,
+    check,
+    compile,
+    doctor,
+    eval,
+    generate,
+    new,
+    oracle,
+    predict,
+    report,
+    score,
+    show,
+    sweep,
+)
 from . import list as list_command
 
 DEBUG = "DEPTHSCHED_DEBUG"
@@ -37,6 +53,7 @@ def build_app() -> typer.Typer:
         show,
         check,
         bench,
+        predict,
         score,
         oracle,
         calibrate,
