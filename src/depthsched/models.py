@@ -15,6 +15,7 @@ from typing import Any
 from .blocks.conversion import NOT_GGUF, repair_chat_tokens
 from .errors import ModelError
 from .files import cache_dir, cache_folder
+from .placement import placing
 from .text import one_line
 
 EMBEDDED = "smollm2"
@@ -26,7 +27,13 @@ WEIGHTS = ("auto", "native", "dense")
 
 
 def load_model(
-    name: str = EMBEDDED, dtype: Any = "auto", device: str = "auto", weights: str = "auto"
+    name: str = EMBEDDED,
+    dtype: Any = "auto",
+    device: str = "auto",
+    weights: str = "auto",
+    *,
+    device_map: Any = None,
+    offload_folder: str | Path | None = None,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
@@ -44,6 +51,11 @@ def load_model(
         ``Q8_0`` of Llama, Mistral, Qwen2 and Qwen3 models; what the file holds in another type is dense. ``dense``
         makes them numbers of ``dtype``. ``auto`` is native for a GGUF file that can be, on a CPU with a C++ compiler,
         where no dtype is asked for, and else dense.
+    device_map : str or mapping, optional
+        Where accelerate puts the modules: ``auto``, or their names with ``cpu``, ``disk`` or the number of a GPU. In
+        place of ``device``; weights are dense.
+    offload_folder : str or Path, optional
+        For modules on disk.
 
     Returns
     -------
@@ -55,6 +67,8 @@ def load_model(
     ModelError
         No such model, device, dtype or form of weights, or it cannot be read.
     """
+    places = placing(device_map, offload_folder, device=device, weights=weights)
+    weights = "dense" if places else weights
     target = pick_device(device)
     torch_dtype = pick_dtype(dtype, target)
     gguf = _gguf(name)
@@ -77,13 +91,13 @@ def load_model(
 
             model: Any = assemble(Path(source), torch_dtype)
         else:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype, **places)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"cannot load model {name!r}: {one_line(error)}") from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(target).eval(), tokenizer
+    return (model if places else model.to(target)).eval(), tokenizer
 
 
 def embedded_gguf() -> Path:

@@ -11,6 +11,7 @@ from torch import nn
 from ..adapters import Adapter
 from ..blocks.modules import BlockEmbedding, BlockLinear
 from ..blocks.torchao import int8_rows
+from ..placement import offloads
 
 # What a layer of these classes computes was read in transformers 5.17 to 5.23. A subclass may compute anything.
 _CLASSES = frozenset(
@@ -63,6 +64,9 @@ def _obstacles(adapter: Adapter, max_tokens: int, stored: bool) -> Iterator[str]
         decoder.embed_tokens, (nn.Embedding, BlockEmbedding)
     ):
         yield "the embedding or the LM head is not a plain module"
+    elsewhere = next((name for name, module in model.named_modules() if offloads(module)), None)
+    if elsewhere is not None:
+        yield f"the weights of {elsewhere} lie in other memory or on disk, and are moved when it runs"
     for name, module in (("the model", model), *decoder.named_modules(), ("lm_head", output)):
         yield from _changes(name, module)
     yield from _unusual_parameters(model, stored)
@@ -86,7 +90,7 @@ def _other_classes(adapter: Adapter, known: frozenset[str]) -> Iterator[str]:
 def _changes(name: str, module: Any) -> Iterator[str]:
     """Anything that changes what calling the module computes."""
     if "forward" in vars(module) or hasattr(module, "_hf_hook"):
-        yield f"{name} has its forward replaced, as offloading and attached runs do"
+        yield f"{name} has its forward replaced, as a device map and attached runs do"
     if module._forward_hooks or module._forward_pre_hooks:
         yield f"{name} has forward hooks"
 
