@@ -20,6 +20,7 @@ from .first import first
 from .long import long
 from .lossless import lossless
 from .memory import memory
+from .offload import offload
 from .pages import write_pages
 from .paired import paired
 from .peeking import peeking
@@ -54,6 +55,7 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 for function in (
     memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, peeking, signal, predict,
+    offload,
 ):  # fmt: skip
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
@@ -62,7 +64,10 @@ app.add_typer(peers.app, name="peers")
 @app.command()
 def pages(
     name: Annotated[
-        str, typer.Argument(help="speed, quality, tasks, signal, peers, lossless or predict; all of them if left out.")
+        str,
+        typer.Argument(
+            help="speed, quality, tasks, signal, peers, lossless, predict or offload; all of them if left out."
+        ),
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
 ) -> None:

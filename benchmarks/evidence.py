@@ -12,8 +12,8 @@ from shlex import quote
 
 from depthsched.errors import ModelError
 
-SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREDICT = (
-    Path("docs/results", name) for name in ("data", "quality", "tasks", "peers", "lossless", "predict")
+SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREDICT, OFFLOAD = (
+    Path("docs/results", name) for name in ("data", "quality", "tasks", "peers", "lossless", "predict", "offload")
 )
 BENCH = "depthsched bench --json --backends compiled --baseline none"
 BBH = "sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects"
@@ -69,6 +69,8 @@ def speed() -> Iterator[str]:
     yield "benchmarks pages speed"
     yield f"benchmarks predict > {PREDICT}/this.json"
     yield "benchmarks pages predict"
+    yield f"benchmarks offload > {OFFLOAD}/smollm2.json"
+    yield "benchmarks pages offload"
     yield "pytest -m evidence tests/runtime"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import depthsched as ds
-from benchmarks.pages import lossless, predict, renewal, speed
+from benchmarks.pages import lossless, offload, predict, renewal, speed
 from benchmarks.prompts import FIT, GSM8K, TEST
 
 from ..commands import Result
@@ -270,3 +270,17 @@ def test_a_prediction_beside_what_is_measured(run: Run, folder: Path, tmp_path: 
     assert page.count("`constant:depth=4`") == 2
     assert found["command"] in page
     assert "kinds 'bf'" in run("predict", "--kinds", "bf").err
+
+
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
+def test_offloaded_layers(run: Run, folder: Path, tmp_path: Path) -> None:
+    result = run("offload", "--model", folder / "model", "--plans", "constant:depth=4", "--tokens", 4, "--repeats", 1)
+    assert result.code == 0, result.err
+    found = result.json()
+    full, shallow = found["rows"]
+    assert (full["moved_saved"], shallow["moved_saved"]) == (1, LAYERS / 4)
+    assert full["moved_mb"] == pytest.approx(shallow["moved_mb"] * 2)
+    assert full["equal_tokens"]
+    assert shallow["equal_tokens"]
+    (tmp_path / "found.json").write_text(result.out)
+    assert "| `constant:depth=4` |" in offload.table_of(tmp_path / "found.json")
