@@ -21,10 +21,12 @@ from .first import first
 from .long import long
 from .lossless import lossless
 from .memory import memory
+from .offload import offload
 from .pages import write_pages
 from .paired import paired
 from .peeking import peeking
 from .peers import commands as peers
+from .predict import predict
 from .process import ROOT
 from .prompts import prompts
 from .renewal import renewal
@@ -53,7 +55,8 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 
 for function in (
-    memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, adaptive, peeking, signal,
+    memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, adaptive, peeking, signal, predict,
+    offload,
 ):  # fmt: skip
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
@@ -62,7 +65,10 @@ app.add_typer(peers.app, name="peers")
 @app.command()
 def pages(
     name: Annotated[
-        str, typer.Argument(help="speed, quality, tasks, signal, premise, peers or lossless; all if left out.")
+        str,
+        typer.Argument(
+            help="speed, quality, tasks, signal, premise, peers, lossless, predict or offload; all if left out."
+        ),
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
 ) -> None:

@@ -12,8 +12,9 @@ from shlex import quote
 
 from depthsched.errors import ModelError
 
-SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREMISE, SIGNAL = (
-    Path("docs/results", name) for name in ("data", "quality", "tasks", "peers", "lossless", "premise", "signal")
+SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREMISE, SIGNAL, PREDICT, OFFLOAD = (
+    Path("docs/results", name)
+    for name in ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload")
 )
 BENCH = "depthsched bench --json --backends compiled --baseline none"
 BBH = "sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects"
@@ -67,6 +68,10 @@ def speed() -> Iterator[str]:
     yield f"benchmarks long {native} --plan constant:depth=24 > {SPEED}/long-native.json"
     yield f"benchmarks long --tokens 8128 --plan constant:depth=24 > {SPEED}/long-8192.json"
     yield "benchmarks pages speed"
+    yield f"benchmarks predict > {PREDICT}/this.json"
+    yield "benchmarks pages predict"
+    yield f"benchmarks offload > {OFFLOAD}/smollm2.json"
+    yield "benchmarks pages offload"
     yield "pytest -m evidence tests/runtime"
 
 

@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Convert the embedded model before any worker starts: not once in each, nor in the output of a test."""
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         with suppress(ds.errors.ModelError):  # without it, the tests that need it are skipped
-            models._source(models.EMBEDDED)
+            models.source_of(models.EMBEDDED)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -72,7 +72,7 @@ def smollm2() -> Iterator[tuple[Any, Any]]:
 def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tokenizer of SmolLM2 and its chat template with the first few thousand tokens, for tiny models."""
     _need_smollm2()
-    whole = AutoTokenizer.from_pretrained(models._source(models.EMBEDDED), padding_side="left")
+    whole = AutoTokenizer.from_pretrained(models.source_of(models.EMBEDDED), padding_side="left")
     return shortened(whole, tmp_path_factory.mktemp("words"))
 
 

@@ -15,7 +15,7 @@ ROOT = Path(depthsched.__file__).parent
 # From left to right: idea, plan, model, run, judge, show. A part may import what stands left of it or with it.
 FLOW = [
     {"errors", "text"},
-    {"files", "stats", "classes", "values", "bridge", "encoding"},
+    {"placement", "files", "stats", "classes", "values", "bridge", "encoding"},
     {"settings", "blocks", "native", "signals", "parallel"},
     {"fingerprint"},
     {"schedule", "cost", "drafts", "damage"},

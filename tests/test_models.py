@@ -130,9 +130,9 @@ def test_two_processes_convert_at_once(gguf, monkeypatch):
 def test_the_cache_key_tells_transformers_and_the_file_apart(gguf, monkeypatch):
     keys = []
     monkeypatch.setattr(models, "converted", lambda path, key: keys.append(key) or path.parent)
-    models._source(str(gguf))
+    models.source_of(str(gguf))
     gguf.write_bytes(b"GGUF with other weights")
-    models._source(str(gguf))
+    models.source_of(str(gguf))
     assert len(set(keys)) == 2
 
 

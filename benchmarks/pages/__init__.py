@@ -8,7 +8,7 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 
 from ..process import ROOT
-from . import adaptive, lossless, peers, premise, quality, renewal, signal, speed, tasks
+from . import adaptive, lossless, offload, peers, predict, premise, quality, renewal, signal, speed, tasks
 
 RESULTS = ROOT / "docs" / "results"
 PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
@@ -24,6 +24,12 @@ PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
     "lossless": {RESULTS / "lossless.md": {"all": lambda: lossless.tables(RESULTS / "lossless")}},
     "premise": {RESULTS / "premise.md": premise.tables(RESULTS / "premise")},
     "signal": {RESULTS / "signal.md": signal.tables(RESULTS / "signal")},
+    "predict": {RESULTS / "predict.md": predict.tables(RESULTS / "predict", RESULTS / "gpu")},
+    "offload": {
+        ROOT / "docs" / "how-to" / "offload.md": {
+            "offload": lambda: offload.table_of(RESULTS / "offload" / "smollm2.json")
+        }
+    },
     "peers": {RESULTS / "peers.md": {"all": lambda: peers.tables(RESULTS / "peers")}},
 }
 

@@ -16,6 +16,7 @@ from .blocks.conversion import NOT_GGUF, repair_chat_tokens
 from .errors import ModelError, RankError
 from .files import cache_dir, cache_folder
 from .parallel.load import load_shards, ranks_for
+from .placement import placing
 from .text import one_line
 
 EMBEDDED = "smollm2"
@@ -32,6 +33,9 @@ def load_model(
     device: str = "auto",
     weights: str = "auto",
     tensor_parallel: bool = False,
+    *,
+    device_map: Any = None,
+    offload_folder: str | Path | None = None,
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer.
 
@@ -52,6 +56,11 @@ def load_model(
     tensor_parallel : bool
         In a process that ``torchrun`` started, with the others: each rank holds its shard of every layer. Their number
         must divide the heads and the KV heads; the weights are dense.
+    device_map : str or mapping, optional
+        Where accelerate puts the modules: ``auto``, or their names with ``cpu``, ``disk`` or the number of a GPU. In
+        place of ``device``; weights are dense.
+    offload_folder : str or Path, optional
+        For modules on disk.
 
     Returns
     -------
@@ -65,6 +74,10 @@ def load_model(
     RankError
         With ``tensor_parallel``: another rank ended, or loads another model.
     """
+    places = placing(device_map, offload_folder, device=device, weights=weights)
+    if places and tensor_parallel:
+        raise ModelError("ranks hold shards of every layer, and a device map places whole modules; use one of the two")
+    weights = "dense" if places else weights
     target = pick_device(device)
     torch_dtype = pick_dtype(dtype, target)
     ranks, weights = ranks_for(target, weights) if tensor_parallel else (None, weights)
@@ -78,7 +91,7 @@ def load_model(
             if weights != "auto":
                 raise
             native = False  # of another architecture, or with weights of other types only
-    source = source or (_source(name) if ranks is None else ranks.in_turn(lambda: _source(name)))
+    source = source or str(source_of(name) if ranks is None else ranks.in_turn(lambda: source_of(name)))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -90,12 +103,12 @@ def load_model(
         elif ranks is not None:
             return load_shards(source, torch_dtype, ranks).eval(), _padded(tokenizer)
         else:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype, **places)
     except RankError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"cannot load model {name!r}: {one_line(error)}") from error
-    return model.to(target).eval(), _padded(tokenizer)
+    return (model if places else model.to(target)).eval(), _padded(tokenizer)
 
 
 def _padded(tokenizer: Any) -> Any:
@@ -140,7 +153,7 @@ def _gguf(name: str) -> tuple[Path, str] | None:
     return path, f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
     """What transformers loads for a name."""
     gguf = _gguf(name)
     if gguf is not None:

@@ -48,20 +48,22 @@ def test_every_line_is_a_command_that_parses(lines: list[str]) -> None:
                 parse_schedule(spec.partition("+profile=")[0].partition("@")[0])
     assert {name for module, name in seen if module == "benchmarks"} == {
         "memory", "cold", "first", "long", "batching", "study", "paired", "prompts", "pages", "peers", "lossless",
-        "renewal", "adaptive", "peeking", "signal",
+        "renewal", "adaptive", "peeking", "signal", "predict", "offload",
     }  # fmt: skip
 
 
 def test_together_they_measure_every_file_that_is_kept(lines: list[str]) -> None:
     targets = [target for _, target in map(evidence.split, lines) if target]
     assert len(set(targets)) == len(targets)
-    folders = ("data", "quality", "tasks", "peers", "lossless", "premise", "signal")
+    folders = ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload")
     kept = {path.relative_to(ROOT) for name in folders for path in (ROOT / "docs/results" / name).rglob("*.json")}
     missing = set(targets) - kept  # the pages of these say so while they are not measured
     assert {path for path in missing if path.parent not in (evidence.LOSSLESS, evidence.PREMISE)} <= {
         evidence.PEERS / "smollm2.json",
         evidence.QUALITY / "renewal.json",
         evidence.QUALITY / "adaptive.json",
+        evidence.PREDICT / "this.json",
+        evidence.OFFLOAD / "smollm2.json",
     }
     assert kept <= set(targets)
 

@@ -12,7 +12,7 @@ import pytest
 
 import depthsched as ds
 from benchmarks.adaptive import beside
-from benchmarks.pages import adaptive, lossless, renewal, speed
+from benchmarks.pages import adaptive, lossless, offload, predict, renewal, speed
 from benchmarks.prompts import FIT, GSM8K, IFEVAL_FIT, TEST
 
 from ..commands import Result
@@ -305,3 +305,37 @@ def test_wrong_input_says_what_is_wrong(run: Run, folder: Path, words: list[str]
     assert message in result.err
     assert "Traceback" not in result.err
     assert result.out == ""
+
+
+def test_a_prediction_beside_what_is_measured(run: Run, folder: Path, tmp_path: Path) -> None:
+    result = run(
+        "predict", "--model", folder / "model", "--plans", "constant:depth=4", "--kinds", "float32", "--batches", "1,2",
+        "--tokens", 4, "--repeats", 1, "--rounds", 1,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    found = result.json()
+    assert [(row["batch"], row["plan"]) for row in found["rows"]] == [
+        (batch, plan) for batch in (1, 2) for plan in ("full", "constant:depth=4")
+    ]
+    for row in found["rows"]:
+        assert row["ratio"]["median"] == row["predicted"]["median"] / row["measured"]["median"]
+        assert row["within"] == (abs(row["ratio"]["median"] - 1) <= 0.15)
+    (tmp_path / "this.json").write_text(result.out)
+    page = predict.tables(tmp_path, tmp_path)["this"]()
+    assert page.count("`constant:depth=4`") == 2
+    assert found["command"] in page
+    assert "kinds 'bf'" in run("predict", "--kinds", "bf").err
+
+
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
+def test_offloaded_layers(run: Run, folder: Path, tmp_path: Path) -> None:
+    result = run("offload", "--model", folder / "model", "--plans", "constant:depth=4", "--tokens", 4, "--repeats", 1)
+    assert result.code == 0, result.err
+    found = result.json()
+    full, shallow = found["rows"]
+    assert (full["moved_saved"], shallow["moved_saved"]) == (1, LAYERS / 4)
+    assert full["moved_mb"] == pytest.approx(shallow["moved_mb"] * 2)
+    assert full["equal_tokens"]
+    assert shallow["equal_tokens"]
+    (tmp_path / "found.json").write_text(result.out)
+    assert "| `constant:depth=4` |" in offload.table_of(tmp_path / "found.json")

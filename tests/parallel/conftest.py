@@ -149,7 +149,7 @@ def _jobs(folder: Path, made: dict[str, dict[str, str]]) -> list[dict[str, Any]]
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'depthsched[eval]'")
     folder = tmp_path_factory.mktemp("ranks")
-    tokenizer = AutoTokenizer.from_pretrained(models._source("smollm2"))
+    tokenizer = AutoTokenizer.from_pretrained(models.source_of("smollm2"))
     (folder / "jobs.json").write_text(json.dumps(_jobs(folder, _models(folder, tokenizer))))
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DEPTHSCHED_TEST_SIGNAL": "SIGKILL", "HF_HUB_OFFLINE": "1",

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from ..adapters import adapter_for
 from ..adapters.storage import stored_bytes
 from ..blocks.modules import weights_form
 from ..cost import ModelShape
 from ..environment import machine, versions
+from ..placement import moved_shape
 from ..plans import DepthPlan
 from ..runtime.generate import generate
 from ..runtime.rounds import payoff
@@ -95,9 +97,10 @@ def compare(
                 drafts = functools.partial(_ours, model, inputs, plan, backend, more)
                 arms.append(_Arm(name, plan, backend, drafts, lossless=True))
     with _without_end(model):
-        _measure(arms, repeats, model.device, progress)
+        _measure(arms, repeats, adapter_for(model).device, progress)
     found = _context(model, inputs, tokens, repeats) | dict(context or {})
-    return BenchResult(command, found, _rows(arms, _shape(model), inputs, tokens))
+    adapter = adapter_for(model)
+    return BenchResult(command, found, _rows(arms, adapter.shape(), moved_shape(adapter), inputs, tokens))
 
 
 @contextmanager
@@ -139,7 +142,9 @@ def _transformers(model: Any, inputs: Any, options: Any) -> tuple[float, Any, No
     return clock.decode_seconds, output[:, inputs["input_ids"].shape[1] :].cpu(), None
 
 
-def _rows(arms: list[_Arm], shape: ModelShape, inputs: Any, tokens: int) -> tuple[BenchRow, ...]:
+def _rows(
+    arms: list[_Arm], shape: ModelShape, moved: ModelShape | None, inputs: Any, tokens: int
+) -> tuple[BenchRow, ...]:
     batch, prompt = inputs["input_ids"].shape
     base = next((arm for arm in arms if arm.backend == BASELINE), None)
     rows = []
@@ -169,6 +174,7 @@ def _rows(arms: list[_Arm], shape: ModelShape, inputs: Any, tokens: int) -> tupl
                 warmup_seconds=arm.warmup,
                 equal_tokens=_equal(arms, arm),
                 overhead=scheduling_seconds(run.plan, tokens) * len(depths) / typical if run else None,
+                theoretical_moved=arm.plan.cost(moved, depths, prompt, batch=batch).ratio if moved else None,
                 drafts=_drafts(run, Interval.of(full.seconds).median / len(depths)) if run else None,
             )
         )
@@ -198,14 +204,9 @@ def _equal(arms: list[_Arm], arm: _Arm) -> float | None:
     return float(same.float().mean())
 
 
-def _shape(model: Any) -> ModelShape:
-    from ..adapters import adapter_for
-
-    return adapter_for(model).shape()
-
-
 def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, Any]:
-    device = model.device
+    adapter = adapter_for(model)
+    device, moved, exchange = adapter.device, moved_shape(adapter), adapter.shape().exchange
     return {
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": device.type,
@@ -218,6 +219,7 @@ def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, An
         "copy_gb_per_s": copy_bandwidth(device) / 1e9,
         "weights": weights_form(model),
         "weight_bytes": stored_bytes(model),
-        "ranks": exchange.ranks if (exchange := _shape(model).exchange) else 1,
+        "ranks": exchange.ranks if exchange else 1,
+        "moved_bytes": 0 if moved is None else round(sum(moved.layer_bytes) + (moved.head_bytes or 0)),
         "versions": versions(),
     }

@@ -44,6 +44,8 @@ class BenchRow:
         lossless run against full depth.
     overhead : float or None
         Share of the time that looking up depths and keep sets and writing the trace take; None for the baseline.
+    theoretical_moved : float or None
+        Of a model whose weights lie elsewhere: what full depth moves to where it runs over what the plan moves.
     drafts : mapping or None
         Of a lossless run: how it drafted (``draft_tokens``, ``decisions``) and, where it did, ``acceptance``,
         ``mean_drafted``, ``draft_cost``, ``verify_cost``, ``predicted`` and ``measured``, in plain steps at full depth:
@@ -68,6 +70,7 @@ class BenchRow:
     equal_tokens: float | None = None
     overhead: float | None = None
     drafts: Mapping[str, Any] | None = None
+    theoretical_moved: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; intervals are ``{median, low, high}``."""

@@ -68,14 +68,28 @@ def random_model(name: str, dtype: Any, device: Any) -> Any:
     ------
     UnknownNameError
     """
-    hidden, width, layers, heads, kv_heads, vocabulary, tied = _sizes(name)
+    config = llama_config(name)
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers import AutoModelForCausalLM
 
-    config = LlamaConfig(
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def llama_config(name: str, num_layers: int | None = None) -> Any:
+    """The configuration of a Llama of a known shape, or of its first layers.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    hidden, width, layers, heads, kv_heads, vocabulary, tied = _sizes(name)
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         hidden_size=hidden,
         intermediate_size=width,
-        num_hidden_layers=layers,
+        num_hidden_layers=num_layers or layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         vocab_size=vocabulary,
@@ -84,5 +98,3 @@ def random_model(name: str, dtype: Any, device: Any) -> Any:
         eos_token_id=None,
         pad_token_id=0,
     )
-    with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()

@@ -13,11 +13,13 @@ from ..errors import SettingsError
 from ..parallel import launch
 from ..planspec import PlanSpec
 from .output import (
+    DeviceMapOption,
     DeviceOption,
     DraftTokensOption,
     DtypeOption,
     JsonOption,
     ModelOption,
+    OffloadOption,
     OrderOption,
     PlansOption,
     ProfileOption,
@@ -57,6 +59,8 @@ def bench(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     weights: WeightsOption = "auto",
+    device_map: DeviceMapOption = None,
+    offload: OffloadOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compare plans and backends with transformers' generate, paired and interleaved."""
@@ -67,11 +71,11 @@ def bench(
         "plans": plans, "backends": backends, "baseline": baseline, "tokens": tokens, "repeats": repeats,
         "batch": batch, "random": random, "model": None if random else model, "order": order, "profile": profile,
         "dtype": dtype, "device": device, "weights": weights, "lossless": lossless,
-        "draft_tokens": draft_tokens if lossless else None,
+        "draft_tokens": draft_tokens if lossless else None, "device_map": device_map, "offload": offload,
     }  # fmt: skip
     say = notes()
     with say.status("loading the model", spinner="dots"):
-        loaded, tokenizer, inputs = _load(model, random, dtype, device, weights, batch)
+        loaded, tokenizer, inputs = _load(model, random, dtype, device, weights, batch, device_map, offload)
     with nullcontext() if json else say.status("measuring", spinner="dots") as status:
         result = _measure(
             loaded,
@@ -106,14 +110,20 @@ def _check(tokens: int, repeats: int, batch: int, baseline: str) -> None:
         raise SettingsError(f"--baseline {baseline!r} must be transformers or none")
 
 
-def _load(model: str, random: str | None, dtype: str, device: str, weights: str, batch: int) -> tuple[Any, Any, Any]:
+def _load(
+    model: str, random: str | None, dtype: str, device: str, weights: str, batch: int, device_map: str | None,
+    offload: str | None,
+) -> tuple[Any, Any, Any]:  # fmt: skip
+    from ..adapters import adapter_for
     from ..bench import bench_inputs, random_model
 
     if random is None:
-        loaded, tokenizer = load_quietly(model, dtype, device, weights)
-        return loaded, tokenizer, bench_inputs(tokenizer, batch, loaded.device)
+        loaded, tokenizer = load_quietly(model, dtype, device, weights, device_map, offload)
+        return loaded, tokenizer, bench_inputs(tokenizer, batch, adapter_for(loaded).device)
     if launch.world() > 1:
         raise SettingsError("--random makes its weights in one process; give a --model for ranks to share")
+    if device_map or offload:
+        raise SettingsError("--device-map and --offload place a model's weights; --random has none to place")
     import torch
 
     from ..models import pick_device, pick_dtype, pick_weights
@@ -174,6 +184,9 @@ def _print(result: Any) -> None:
         )
     out.print(rows)
     for row in result.rows:
+        if row.theoretical_moved and row.plan != "full":
+            said = f"{row.plan}, {row.backend}: full depth moves {row.theoretical_moved:.2f} times its bytes"
+            out.print(said, markup=False, soft_wrap=True)
         if row.drafts:
             out.print(_drafts(row), markup=False, soft_wrap=True)
         if row.compile_seconds >= 0.1:

@@ -17,11 +17,13 @@ from ..parallel import launch
 from ..planspec import PlanSpec
 from . import generate_view as view
 from .output import (
+    DeviceMapOption,
     DeviceOption,
     DraftTokensOption,
     DtypeOption,
     JsonOption,
     ModelOption,
+    OffloadOption,
     OrderOption,
     ProfileOption,
     RenewOption,
@@ -70,6 +72,8 @@ def generate(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     weights: WeightsOption = "auto",
+    device_map: DeviceMapOption = None,
+    offload: OffloadOption = None,
     json: JsonOption = False,
 ) -> None:
     """Generate text under a schedule; show the depth of every token and what it saved."""
@@ -83,7 +87,7 @@ def generate(
     spec = PlanSpec.parse(schedule, order, profile)  # before the model, so that a typo costs no loading
     say = notes()
     with say.status(f"loading {model}", spinner="dots"):
-        loaded, tokenizer = load_quietly(model, dtype, device, weights)
+        loaded, tokenizer = load_quietly(model, dtype, device, weights, device_map, offload)
     inputs = model_inputs([encode(tokenizer, text, raw=raw)])
     options = {"max_new_tokens": max_new_tokens, "force": force, "tokenizer": tokenizer, **draws}
     from ..adapters import adapter_for

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Mapping
+from logging import ERROR, getLogger
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +52,11 @@ DraftTokensOption = Annotated[
     str,
     typer.Option("--draft-tokens", help="With --lossless, when to stop drafting: auto, a number, confidence or del."),
 ]
+DeviceMapOption = Annotated[
+    str | None,
+    typer.Option("--device-map", help="auto, or a JSON file of modules and places: cpu, disk, the number of a GPU."),
+]
+OffloadOption = Annotated[str | None, typer.Option("--offload", help="Folder for what the device map puts on disk.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 
 
@@ -136,12 +142,24 @@ def quiet_libraries() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    getLogger("accelerate").setLevel(ERROR)
 
 
-def load_quietly(model: str, dtype: str, device: str, weights: str) -> tuple[Any, Any]:
+def load_quietly(
+    model: str, dtype: str, device: str, weights: str, device_map: str | None = None, offload: str | None = None
+) -> tuple[Any, Any]:
     """Model and tokenizer, and nothing else on the terminal."""
     quiet_libraries()
     from ..models import load_model
     from ..parallel import launch
+    from ..placement import read_device_map
 
-    return load_model(model, dtype=dtype, device=device, weights=weights, tensor_parallel=launch.world() > 1)
+    return load_model(
+        model,
+        dtype=dtype,
+        device=device,
+        weights=weights,
+        tensor_parallel=launch.world() > 1,
+        device_map=read_device_map(device_map),
+        offload_folder=offload,
+    )

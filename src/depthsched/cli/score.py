@@ -9,13 +9,16 @@ import typer
 
 from ..environment import versions
 from ..errors import SettingsError
+from ..placement import read_device_map
 from ..planspec import PlanSpec
 from .output import (
     PLAN_SYNTAX,
+    DeviceMapOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     ModelOption,
+    OffloadOption,
     OrderOption,
     ProfileOption,
     RenewOption,
@@ -59,6 +62,8 @@ def score(
     dtype: DtypeOption = "float32",
     device: DeviceOption = "auto",
     weights: WeightsOption = "auto",
+    device_map: DeviceMapOption = None,
+    offload: OffloadOption = None,
     json: JsonOption = False,
 ) -> None:
     """What a schedule costs in quality: KL, agreement and perplexity against full depth, on the same tokens."""
@@ -66,7 +71,10 @@ def score(
     if skipped_kv not in ("auto", "recompute"):
         raise SettingsError(f"--skipped-kv {skipped_kv} must be auto or recompute: scores of plans are those of auto")
     refuse_rules(skipped_kv, verify_below, renew_of(renew))
-    loaded, tokenizer, samples = load_samples(model, prompts, limit, max_new_tokens, raw, dtype, device, weights)
+    places = {"device_map": read_device_map(device_map), "offload_folder": offload}
+    loaded, tokenizer, samples = load_samples(
+        model, prompts, limit, max_new_tokens, raw, dtype, device, weights, **places
+    )
     from ..blocks.modules import weights_form
     from ..runtime.renewal import renewal_of
     from ..score import score as score_plans
@@ -94,7 +102,15 @@ def score(
 
 
 def load_samples(
-    model: str, prompts: Path, limit: int | None, max_new_tokens: int, raw: bool, dtype: str, device: str, weights: str
+    model: str,
+    prompts: Path,
+    limit: int | None,
+    max_new_tokens: int,
+    raw: bool,
+    dtype: str,
+    device: str,
+    weights: str,
+    **places: Any,
 ) -> tuple[Any, Any, list[Sample]]:
     """The model, its tokenizer, and the prompts with their completions; says on stderr how far it is."""
     quiet_libraries()
@@ -110,6 +126,7 @@ def load_samples(
             dtype=dtype,
             device=device,
             weights=weights,
+            **places,
             progress=lambda done, of: status.update(f"the model's own answers, {done} of {of}"),
         )
 

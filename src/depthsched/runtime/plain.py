@@ -13,6 +13,7 @@ from ..blocks.modules import BlockEmbedding, BlockLinear
 from ..blocks.torchao import int8_rows
 from ..parallel.ranks import ranks_of
 from ..parallel.shards import is_shard, split_dimension
+from ..placement import offloads
 
 # What a layer of these classes computes was read in transformers 5.17 to 5.23. A subclass may compute anything.
 _CLASSES = frozenset(
@@ -71,6 +72,9 @@ def _obstacles(adapter: Adapter, max_tokens: int, stored: bool) -> Iterator[str]
         decoder.embed_tokens, (nn.Embedding, BlockEmbedding)
     ):
         yield "the embedding or the LM head is not a plain module"
+    elsewhere = next((name for name, module in model.named_modules() if offloads(module)), None)
+    if elsewhere is not None:
+        yield f"the weights of {elsewhere} lie in other memory or on disk, and are moved when it runs"
     split = stored and ranks_of(model) is not None
     for name, module in (("the model", model), *decoder.named_modules(), ("lm_head", output)):
         yield from _changes(name, module, split)
@@ -99,7 +103,7 @@ def _changes(name: str, module: Any, split: bool = False) -> Iterator[str]:
         split and getattr(module.forward, "__qualname__", "").endswith(_TP_FORWARD)
     )
     if replaced or hasattr(module, "_hf_hook"):
-        yield f"{name} has its forward replaced, as offloading and attached runs do"
+        yield f"{name} has its forward replaced, as a device map and attached runs do"
     if module._forward_hooks or module._forward_pre_hooks:
         yield f"{name} has forward hooks"
 

@@ -21,13 +21,15 @@ def load_samples(
     dtype: str = "float32",
     device: str = "auto",
     weights: str = "auto",
+    device_map: Any = None,
+    offload_folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Any, Any, list[Sample]]:
     """The model, its tokenizer, and the prompts of a file with their completions.
 
     Parameters
     ----------
-    model, dtype, device, weights
+    model, dtype, device, weights, device_map, offload_folder
         As for :func:`depthsched.load_model`; under ``torchrun`` with ``tensor_parallel``.
     prompts, limit
         As for :func:`read_prompts`, which runs first: a wrong file costs no loading.
@@ -35,7 +37,8 @@ def load_samples(
         As for :func:`own_answers`.
     """
     rows = read_prompts(prompts, limit)
+    places = {"device_map": device_map, "offload_folder": offload_folder}
     split = launch.world() > 1
-    loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights, tensor_parallel=split)
+    loaded, tokenizer = load_model(model, dtype=dtype, device=device, weights=weights, tensor_parallel=split, **places)
     samples = own_answers(loaded, tokenizer, rows, max_new_tokens=max_new_tokens, raw=raw, progress=progress)
     return loaded, tokenizer, samples

@@ -114,7 +114,7 @@ class NativeDecoder:
                     steps.append((BRIDGE, self.model.bridge_index[depth, i]))
                 if i in kept:
                     steps.append((RUN, i))
-            self._programs[depth] = torch.tensor(steps, dtype=torch.int32).view(-1, 2)
+            self._programs[depth] = torch.tensor(steps, dtype=torch.int32).view(len(steps), 2)
         return self._programs[depth]
 
     def _angles(self, positions: int) -> None:

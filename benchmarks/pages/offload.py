@@ -1,0 +1,32 @@
+"""The table of the how-to on offloading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .markdown import commands, read, spread, table
+
+
+def table_of(path: Path) -> str:
+    """What ``python -m benchmarks offload`` printed, or that it did not yet."""
+    if not path.is_file():
+        return "Not measured yet: `python -m benchmarks offload`."
+    found = read(path)
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    columns: dict[str, Any] = {
+        "plan": "`{plan}`",
+        ">moved MB a step": "{moved_mb:.0f}",
+        ">tokens/s": spread("tokens_per_second"),
+        ">moved saved": "{moved_saved:.2f}",
+        ">speed-up": spread("speedup"),
+        ">speed-up / moved saved": "{realised:.2f}",
+        "tokens of the resident model": lambda row: "equal" if row["equal_tokens"] else "others",
+        ">peak MB": lambda row: f"{row['peak_memory_bytes'] / 1e6:.0f}",
+    }
+    about = (
+        f"{found['model']}, {found['dtype']}, on {found['machine']}, {found['threads']} threads; {versions}. "
+        f"{found['tokens']} tokens, {found['repeats']} rounds; the resident model peaks at "
+        f"{found['resident_peak_bytes'] / 1e6:.0f} MB."
+    )
+    return "\n\n".join([about, commands(found["command"]), table(columns, found["rows"])])
