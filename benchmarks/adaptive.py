@@ -83,7 +83,7 @@ def adaptive(
         rows.append({"rule": arm.name, **_row(found), **beside(constants, found), "oracle": bound.at(found)})
     return {
         "kind": "adaptive",
-        "model": model,
+        "model": Path(model).name,
         "prompts": len(usable),
         "tokens": constants[0].tokens,
         "profile": fitted.digest,

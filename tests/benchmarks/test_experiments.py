@@ -291,7 +291,7 @@ def test_what_constant_depth_reaches_at_equal_bytes_by_hand() -> None:
         (["study", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
         (["study", "--prompts", "absent.jsonl", "--profile", "P", "--depths", "x"], "--depths 'x' must be"),
         (["renewal", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
-        (["adaptive", "--prompts", "absent.jsonl", "--profile", "P"], "no profile"),
+        (["adaptive", "--prompts", "absent.jsonl", "--profile", "P"], "no such prompt file"),
         (["renewal", "--prompts", "absent.jsonl", "--profile", "P", "--margins", "2"], "--margins '2' must be"),
         (["paired", "--prompts", "absent.jsonl"], "no such prompt file"),
         (["paired", "--prompts", "absent.jsonl", "--repeats", "0"], "--repeats"),

@@ -294,9 +294,7 @@ def attach(
     renewal = renewal_of(skipped_kv, verify_below, renew, tokenizer, lossless=lossless)
     resolved = as_plan(plan, order, profile, num_layers, horizon)
     if tokenizer is not None and renew != SENTENCE and "token_class" not in resolved.needs:
-        raise PlanError(
-            "the tokenizer is for renew='sentence', and for schedules that ask for token_class; leave it out"
-        )
+        raise PlanError("the tokenizer is for renew='sentence' and schedules that ask for token_class; leave it out")
     if drafts:
         return LosslessAttachment(model, resolved, drafts, force=force, tokenizer=tokenizer)
     return Attachment(model, resolved, skipped_kv=skipped_kv, force=force, renewal=renewal, tokenizer=tokenizer)
