@@ -8,7 +8,7 @@ from ..errors import UnknownNameError
 from ..settings import suggest
 
 COPY_SHARE = 0.87
-"""Of the bandwidth on the datasheet, what a large copy moves: 4 180 of 4 800 GB/s on an H200, where that was measured."""
+"""Of the bandwidth on the datasheet, what a large copy moves: 4 180 of 4 800 GB/s on an H200, as measured."""
 
 LAYER_SECONDS, ROW_SECONDS = 41e-6, 1.3e-6
 """What a layer takes beside its bytes, with its graph launch, at one row, and more for each further row: H200."""
