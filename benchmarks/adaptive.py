@@ -7,7 +7,6 @@ what the best choice of depths in hindsight would save at the rule's agreement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,9 +23,8 @@ from depthsched.oracle.headroom import best, step_bytes
 from depthsched.oracle.result import OracleResult
 from depthsched.runtime.renewal import Renewal
 from depthsched.score import ScoreResult, load_samples, score
-from depthsched.score.result import interval
 
-from .common import Count, Tokens
+from .common import Count, Tokens, beside, row_of
 
 RULES = Path(__file__).with_name("rules.py")
 HERE = "rules:"
@@ -79,8 +77,10 @@ def adaptive(
     for arm in arms:
         typer.echo(f"scores {arm.name}", err=True)
         renewal = Renewal(every=arm.renew) if arm.renew else None
-        found = score(loaded, [plan(arm.schedule)], usable, renewal=renewal, tokenizer=tokenizer, backend="auto")[0]
-        rows.append({"rule": arm.name, **_row(found), **beside(constants, found), "oracle": bound.at(found)})
+        made = plan(arm.schedule)
+        backend = "auto" if made.adaptive or renewal else "eager"  # of what is scored step by step
+        found = score(loaded, [made], usable, renewal=renewal, tokenizer=tokenizer, backend=backend)[0]
+        rows.append({**row_of(found), "schedule": arm.name, **beside(constants, found), "oracle": bound.at(found)})
     return {
         "kind": "adaptive",
         "model": Path(model).name,
@@ -92,7 +92,7 @@ def adaptive(
         "machine": machine(loaded.device),
         "versions": versions(),
         "rows": rows,
-        "constants": [{"depth": int(c.mean_depth), **_row(c), "oracle": bound.at(c)} for c in constants],
+        "constants": [{"depth": int(c.mean_depth), **row_of(c), "oracle": bound.at(c)} for c in constants],
         "headroom": {kind.kind: [found.to_json() for found in kind.headroom] for kind in oracle.kinds},
     }
 
@@ -108,32 +108,6 @@ def _arms(depth: int, renew: int) -> list[Arm]:
     ]
     checked = [f"confidence:depth={depth},margin=0.1", mine.format("Feedback", "least=0.8")]
     return [*map(Arm, texts), *(Arm(text, renew) for text in checked), Arm(f"constant:depth={depth}", renew)]
-
-
-def beside(constants: Sequence[ScoreResult], found: ScoreResult) -> dict[str, Any]:
-    """Constant depth at the bytes of a rule, and the rule's lead over it with an interval over prompts.
-
-    Nothing where the rule moves fewer or more bytes than every constant depth.
-
-    Parameters
-    ----------
-    constants, found : ScoreResult
-        Of the same samples, so that their prompts come in the same order.
-    """
-    points = sorted(constants, key=lambda one: one.bytes_speedup)
-    places = [one.bytes_speedup for one in points]
-    if not places[0] <= found.bytes_speedup <= places[-1]:
-        return {"constant": None, "lead": None}
-    counts = [prompt.tokens for prompt in found.per_prompt]
-    there: dict[str, Any] = {}
-    lead: dict[str, Any] = {}
-    for name in ("agreement", "kl"):
-        table = [[getattr(prompt, name) for prompt in one.per_prompt] for one in points]
-        sums = [float(np.interp(found.bytes_speedup, places, column)) for column in zip(*table, strict=True)]
-        own = [getattr(prompt, name) for prompt in found.per_prompt]
-        there[name] = sum(sums) / sum(counts)
-        lead[name] = interval([a - b for a, b in zip(own, sums, strict=True)], counts).to_json()
-    return {"constant": there, "lead": lead}
 
 
 class _Bound:
@@ -152,12 +126,3 @@ class _Bound:
     def at(self, found: ScoreResult) -> dict[str, float]:
         level = found.agreement.mean
         return {kind: best(self.depths, agree, self.costs, level).bytes_speedup for kind, agree in self.agree.items()}
-
-
-def _row(found: ScoreResult) -> dict[str, Any]:
-    return {
-        "mean_depth": found.mean_depth,
-        "bytes_speedup": found.bytes_speedup,
-        "agreement": found.agreement.to_json(),
-        "kl": found.kl.to_json(),
-    }

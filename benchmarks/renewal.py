@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import typer
 
 import depthsched as ds
@@ -22,10 +21,10 @@ from depthsched.encoding import model_inputs
 from depthsched.environment import machine, versions
 from depthsched.errors import SettingsError
 from depthsched.runtime.renewal import renewal_of
-from depthsched.score import Sample, ScoreResult, load_samples, score
+from depthsched.score import Sample, load_samples, score
 from depthsched.stats import Interval
 
-from .common import Count, Tokens, numbers
+from .common import Count, Tokens, beside, numbers, row_of
 
 FAMILIES = ("constant", "d3", "linear")
 
@@ -76,7 +75,9 @@ def renewal(
         )
         typer.echo(f"scores {arm.name}", err=True)
         found = score(loaded, [arm.plan], usable, renewal=rules)[0]
-        rows.append({"arm": arm.name, **_row(found), "beside": {f: _at(frontiers[f], found) for f in FAMILIES}})
+        rows.append(
+            {"arm": arm.name, **row_of(found), "beside": {f: beside(frontiers[f], found)["there"] for f in FAMILIES}}
+        )
     chosen = [Arm(one.schedule, one, {}) for _, one in lines] + arms
     clocks = _clock(loaded, chosen, usable[:clock_prompts], max_new_tokens, repeats)
     return {
@@ -89,7 +90,9 @@ def renewal(
         "versions": versions(),
         "clock_prompts": clock_prompts,
         "repeats": repeats,
-        "frontier": [{"family": f, **_row(r), "clock": clocks.get(r.schedule)} for f in FAMILIES for r in frontiers[f]],
+        "frontier": [
+            {"family": f, **row_of(r), "clock": clocks.get(r.schedule)} for f in FAMILIES for r in frontiers[f]
+        ],
         "rows": [{**row, "clock": clocks.get(row["arm"])} for row in rows],
     }
 
@@ -124,28 +127,6 @@ def _arms(plan: Any, depth: int, margins: Sequence[float], every: Sequence[int],
         *(Arm(f"constant, renew every {n}", constant, {"renew": n}) for n in every),
         Arm("constant, renew at sentence ends", constant, {"renew": "sentence", "tokenizer": tokenizer}),
     ]
-
-
-def _row(found: ScoreResult) -> dict[str, Any]:
-    return {
-        "schedule": found.schedule,
-        "mean_depth": found.mean_depth,
-        "bytes_speedup": found.bytes_speedup,
-        "kl": found.kl.to_json(),
-        "agreement": found.agreement.to_json(),
-    }
-
-
-def _at(frontier: Sequence[ScoreResult], found: ScoreResult) -> dict[str, float] | None:
-    """KL and agreement of a frontier at the bytes of another run; None outside of it."""
-    points = sorted(frontier, key=lambda one: one.bytes_speedup)
-    places = [one.bytes_speedup for one in points]
-    if not places or not places[0] <= found.bytes_speedup <= places[-1]:
-        return None
-    return {
-        name: float(np.interp(found.bytes_speedup, places, [getattr(one, name).mean for one in points]))
-        for name in ("kl", "agreement")
-    }
 
 
 def _clock(

@@ -45,16 +45,26 @@ class Counting(Mapping[str, Any]):
         return len(self.inner)
 
 
+ENDS = -1
+"""Embedding, last norm and head."""
+
+
 def count_moves(model: Any) -> Counter[int]:
     """Bytes moved of each layer from now on."""
     counts: Counter[int] = Counter()
     for i, layer in enumerate(model.model.layers):
-        for part in layer.modules():
-            hook = getattr(part, "_hf_hook", None)
-            for one in getattr(hook, "hooks", [hook]):
-                if getattr(one, "offload", False):
-                    one.weights_map = Counting(one.weights_map, i, counts)
+        _count(layer, i, counts)
+    for end in (model.model.embed_tokens, model.model.norm, model.lm_head):
+        _count(end, ENDS, counts)
     return counts
+
+
+def _count(module: Any, name: int, counts: Counter[int]) -> None:
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for one in getattr(hook, "hooks", [hook]):
+            if getattr(one, "offload", False):
+                one.weights_map = Counting(one.weights_map, name, counts)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +113,39 @@ def test_only_layers_that_run_are_moved(placed: tuple[Any, Any]) -> None:
         found = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
     assert torch.equal(found, want.sequences)
     assert counts == expected(tokens - 1)
+
+
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
+@pytest.mark.parametrize("device_map", [{"": "disk"}, {**MAP, "model.embed_tokens": "disk", "model.layers": "cpu"}])
+def test_embedding_and_head_count_where_they_are_moved(
+    folder: Path, tmp_path: Path, device_map: dict[str, Any]
+) -> None:
+    model, _ = ds.load_model(str(folder), dtype="float32", device_map=device_map, offload_folder=tmp_path)
+    moved = moved_shape(adapter_for(model))
+    assert moved is not None
+    assert moved.head_bytes
+    counts, tokens = count_moves(model), 6
+    ds.generate(model, prompt(1, 5), PLAN, max_new_tokens=tokens, do_sample=False)
+    assert counts[ENDS] == moved.head_bytes * tokens  # at the prompt and at every step
+
+
+@pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
+def test_what_a_lossless_row_moves_has_its_drafts_and_checks(folder: Path, tmp_path: Path) -> None:
+    model, _ = ds.load_model(str(folder), dtype="float32", device_map=DISK, offload_folder=tmp_path)
+    result = compare(
+        model,
+        prompt(1, 5),
+        {spec: ds.plan(spec, num_layers=LAYERS, horizon=6) for spec in ("full", PLAN)},
+        ["eager"],
+        tokens=6,
+        repeats=1,
+        baseline=False,
+        draft_tokens=2,
+    )
+    drafted = next(row for row in result.rows if row.drafts)
+    assert drafted.theoretical_moved is not None
+    assert drafted.theoretical_moved < 1  # a random model's drafts are thrown away
+    assert drafted.theoretical_moved == pytest.approx(drafted.theoretical_bytes, abs=0.2)
 
 
 def test_scoring_moves_a_layer_as_often_as_it_runs(placed: tuple[Any, Any]) -> None:

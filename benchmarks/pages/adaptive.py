@@ -6,40 +6,38 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .markdown import Cell, Row, read, spread, table
+from .markdown import Cell, Row, once_measured, read, spread, table, versions
 
 COMMAND = "python -m benchmarks adaptive"
 
 
 def tables(file: Path) -> dict[str, Callable[[], str]]:
     """Of the page on adaptive rules; one line while nothing was measured."""
-    if not file.is_file():
-        return {"setting": lambda: f"Not measured yet: `{COMMAND}`, as above.", "rules": str, "constants": str}
     makers = (("setting", _setting), ("rules", _rules), ("constants", _constants))
-    return {name: partial(make, file) for name, make in makers}
+    return once_measured(file.is_file(), COMMAND, {name: partial(make, file) for name, make in makers})
 
 
 def _setting(file: Path) -> str:
     found = read(file)
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    packages = versions(found)
     bounds = "; ".join(
         f"{kind}: " + ", ".join(f"{one['bytes_speedup']:.2f}x at {one['level']:.0%}" for one in some)
         for kind, some in found["headroom"].items()
     )
     return (
-        f"{found['model']}, {found['prompts']} prompts, {found['tokens']} tokens; {versions}. Depths from "
+        f"{found['model']}, {found['prompts']} prompts, {found['tokens']} tokens; {packages}. Depths from "
         f"{found['lowest']} on. The oracle's headroom by agreement: {bounds}."
     )
 
 
 def _rules(file: Path) -> str:
     columns: dict[str, Cell] = {
-        "rule": "`{rule}`",
+        "rule": "`{schedule}`",
         ">layers a step": "{mean_depth:.1f}",
         ">bytes saved": "{bytes_speedup:.2f}x",
         ">agreement": spread("agreement", ".3f", middle="mean"),
         ">KL": spread("kl", ".3f", middle="mean"),
-        ">constant there": lambda row: f"{row['constant']['agreement']:.3f}" if row["constant"] else "out of its range",
+        ">constant there": lambda row: f"{row['there']['agreement']:.3f}" if row["there"] else "out of its range",
         ">lead in agreement": lambda row: _signed(row, "agreement", 100, ".1f"),
         ">lead in KL": lambda row: _signed(row, "kl", 1, ".3f"),
         ">oracle there": lambda row: f"{row['oracle']['one-step']:.2f}x",

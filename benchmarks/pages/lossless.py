@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .markdown import Cell, Row, measured, read, section, table
+from .markdown import Cell, Row, measured, not_measured, read, section, table, versions
 
 _ALL: dict[str, Cell] = {
     "decoding": "{arm}",
@@ -26,16 +26,26 @@ def tables(folder: Path) -> str:
     """Everything that was measured; or that nothing was."""
     files = sorted(folder.glob("*.json"))
     if not files:
-        return "Not measured yet: `make evidence-lossless DATA=...`."
-    return "".join(_one(read(path)) for path in files)
+        return not_measured("make evidence-lossless DATA=...")
+    return "".join(_one(found) if found["kind"] == "lossless" else _memory(found) for found in map(read, files))
+
+
+def _memory(found: Row) -> str:
+    columns: dict[str, Cell] = {
+        "backend": "{backend}",
+        ">peak MB": lambda row: f"{row['peak_memory_bytes'] / 1e6:.0f}",
+        ">vs the first": "{ratio:.3f}",
+    }
+    about = f"`{found['plan']}`, {found['tokens']} tokens; peak of a process of its own above its imports."
+    return section(f"Memory, {found['dtype']}, {found['weights']} weights", about, table(columns, found["rows"]))
 
 
 def _one(found: Row) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    packages = versions(found)
     whole = [row for row in found["rows"] if row["category"] == "all"]
     return section(
         f"{found['model']}, {found['dtype']}, {found['weights']} weights",
-        f"{found['machine']}, {found['threads']} threads; {versions}. {found['questions']} questions, at most "
+        f"{found['machine']}, {found['threads']} threads; {packages}. {found['questions']} questions, at most "
         f"{found['max_new_tokens']} tokens, rounds by turns: {found['repeats']}. Each side against its own plain "
         "full depth; costs in its plain steps.",
         table(_ALL, whole),

@@ -55,6 +55,24 @@ def commands(*lines: str) -> str:
     return "\n".join(["```text", *lines, "```"])
 
 
+def versions(found: Row) -> str:
+    """The packages that something was measured with."""
+    return ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+
+
+def once_measured(there: bool, command: str, makers: Mapping[str, Callable[[], str]]) -> dict[str, Callable[[], str]]:
+    """The tables of a page; while nothing was measured the first is a line that says so, and the others are empty."""
+    if there:
+        return dict(makers)
+    first, *others = makers
+    return {first: lambda: not_measured(command), **dict.fromkeys(others, str)}
+
+
+def not_measured(command: str) -> str:
+    """What stands in the place of a table."""
+    return f"Not measured yet: `{command}`."
+
+
 def read(path: Path) -> Any:
     """The JSON of a file.
 

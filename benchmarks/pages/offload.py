@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .markdown import commands, read, spread, table
+from .markdown import commands, not_measured, read, spread, table, versions
 
 
 def table_of(path: Path) -> str:
     """What ``python -m benchmarks offload`` printed, or that it did not yet."""
     if not path.is_file():
-        return "Not measured yet: `python -m benchmarks offload`."
+        return not_measured("python -m benchmarks offload")
     found = read(path)
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    packages = versions(found)
     columns: dict[str, Any] = {
         "plan": "`{plan}`",
         ">moved MB a step": "{moved_mb:.0f}",
@@ -25,7 +25,7 @@ def table_of(path: Path) -> str:
         ">peak MB": lambda row: f"{row['peak_memory_bytes'] / 1e6:.0f}",
     }
     about = (
-        f"{found['model']}, {found['dtype']}, on {found['machine']}, {found['threads']} threads; {versions}. "
+        f"{found['model']}, {found['dtype']}, on {found['machine']}, {found['threads']} threads; {packages}. "
         f"{found['tokens']} tokens, {found['repeats']} rounds; the resident model peaks at "
         f"{found['resident_peak_bytes'] / 1e6:.0f} MB."
     )

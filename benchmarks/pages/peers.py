@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .markdown import Cell, Row, commands, read, section, spread, table
+from .markdown import Cell, Row, commands, not_measured, read, section, spread, table, versions
 
 _SPEED: dict[str, Cell] = {
     "engine": "{name}",
@@ -29,12 +29,12 @@ _START: dict[str, Cell] = {
 def tables(folder: Path) -> str:
     """All files, or that there is none."""
     found = [read(path) for path in sorted(folder.glob("*.json"))]
-    return "".join(map(section_of, found)) or "Not measured yet: `make evidence-peers`."
+    return "".join(map(section_of, found)) or not_measured("make evidence-peers")
 
 
 def section_of(found: Row) -> str:
     """One file: what ran, how fast, and what it took to start."""
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    packages = versions(found)
     notes = [f"- Left out: {one['name']}: {one['reason']}." for one in found["left_out"]]
     notes += [
         f"- {row['name']} makes other tokens of the prompt's text; it was measured on those of the others."
@@ -48,7 +48,7 @@ def section_of(found: Row) -> str:
     ]
     return section(
         f"{found['file']['name']}, {found['threads']} threads",
-        f"{found['processor']}, {found['machine']}; {versions}. {found['tokens']} new tokens after "
+        f"{found['processor']}, {found['machine']}; {packages}. {found['tokens']} new tokens after "
         f"{found['prompt_tokens']}, {found['rounds']} rounds, {found['starts']} starts; the file has "
         f"{found['file']['bytes'] / 1e6:.0f} MB.",
         commands(found["command"]),

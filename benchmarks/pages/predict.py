@@ -14,7 +14,7 @@ from depthsched.bench.devices import DEVICES
 from depthsched.bench.predict import PredictedRow, predict
 from depthsched.bench.subjects import shape_subject
 
-from .markdown import Row, commands, read, spread, table
+from .markdown import Row, commands, not_measured, read, spread, table, versions
 
 SHAPES = ("llama-2-7b", "llama-2-13b", "llama-2-70b")
 PLANS = {"llama-2-7b": (24, 16), "llama-2-13b": (30, 20), "llama-2-70b": (60, 40)}
@@ -37,9 +37,9 @@ def tables(folder: Path, gpu: Path) -> dict[str, Callable[[], str]]:
 
 def _this(path: Path) -> str:
     if not path.is_file():
-        return "Not measured yet: `python -m benchmarks predict`."
+        return not_measured("python -m benchmarks predict")
     found = read(path)
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    packages = versions(found)
     columns: dict[str, Any] = {
         "weights": "{kind}",
         ">batch": "{batch}",
@@ -51,7 +51,7 @@ def _this(path: Path) -> str:
         "within 15%": lambda row: "yes" if row["within"] else "no",
     }
     about = (
-        f"{found['machine']}, {found['threads']} threads; {versions}. {found['tokens']} new tokens, {found['rounds']} "
+        f"{found['machine']}, {found['threads']} threads; {packages}. {found['tokens']} new tokens, {found['rounds']} "
         f"rounds of a prediction and a comparison of {found['repeats']} runs each; intervals over rounds."
     )
     return "\n\n".join([about, commands(found["command"]), table(columns, found["rows"])])

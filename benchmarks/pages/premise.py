@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .markdown import Cell, Row, read, table
+from .markdown import Cell, Row, once_measured, read, table
 
 SETS = {"gsm8k": "GSM8K questions", "ifeval": "IFEval instructions", "xquad": "XQuAD, English"}
 COMMAND = "make evidence-premise DATA=..."
@@ -16,14 +16,13 @@ COMMAND = "make evidence-premise DATA=..."
 def tables(folder: Path) -> dict[str, Callable[[], str]]:
     """Positions at full depth, the oracle, and plans beside it; one line while nothing was measured."""
     found = {name: folder / f"{name}.json" for name in SETS if (folder / f"{name}.json").is_file()}
-    if not found:
-        return {"full": lambda: f"Not measured yet: `{COMMAND}`.", "oracle": str, "positions": str, "plans": str}
-    return {
+    makers = {
         "full": lambda: _full(found),
         "oracle": lambda: table(ORACLE, _kinds(found)),
         "positions": lambda: "\n\n".join(_positions(name, file) for name, file in found.items()),
         "plans": lambda: "\n\n".join(_plans(name, file) for name, file in found.items()),
     }
+    return once_measured(bool(found), COMMAND, makers)
 
 
 def _full(found: dict[str, Path]) -> str:

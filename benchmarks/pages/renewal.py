@@ -6,25 +6,22 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .markdown import Cell, Row, measured, read, spread, table
+from .markdown import Cell, Row, measured, once_measured, read, spread, table, versions
 
 COMMAND = "make evidence-quality DATA=..."
 
 
 def tables(file: Path) -> dict[str, Callable[[], str]]:
     """Of the page on renewal; one line while nothing was measured."""
-    if not file.is_file():
-        return {"setting": lambda: f"Not measured yet: `{COMMAND}`.", "renewed": str, "beside": str}
-    return {
-        name: partial(make, file) for name, make in (("setting", _setting), ("renewed", _rows), ("beside", _beside))
-    }
+    makers = (("setting", _setting), ("renewed", _rows), ("beside", _beside))
+    return once_measured(file.is_file(), COMMAND, {name: partial(make, file) for name, make in makers})
 
 
 def _setting(file: Path) -> str:
     found = read(file)
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    packages = versions(found)
     return (
-        f"{found['model']}, {found['prompts']} prompts, {found['tokens']} tokens; {found['machine']}; {versions}. The "
+        f"{found['model']}, {found['prompts']} prompts, {found['tokens']} tokens; {found['machine']}; {packages}. The "
         f"clock: {found['clock_prompts']} prompts, {found['repeats']} round(s), compiled, float32."
     )
 

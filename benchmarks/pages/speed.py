@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .markdown import Cell, Row, commands, read, section, spread, table
+from .markdown import Cell, Row, commands, read, section, spread, table, versions
 
 _COMPARISON: dict[str, Cell] = {
     "plan": "`{plan}`",
@@ -75,10 +75,10 @@ def tables(folder: Path) -> str:
 
 
 def _comparison(found: Row) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    packages = versions(found)
     return section(
         f"{found['model']}, {found['dtype']}, {found.get('weights', 'dense')} weights, batch {found['batch']}",
-        f"{found['machine']}, {found['threads']} threads; {versions}. {found['tokens']} new tokens after "
+        f"{found['machine']}, {found['threads']} threads; {packages}. {found['tokens']} new tokens after "
         f"{found['prompt_tokens']}, {found['repeats']} rounds. A large copy moves {found['copy_gb_per_s']:.1f} GB/s.",
         found.get("note", ""),
         commands(found["command"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from depthsched.evaluate.statistics import Paired, paired
 
-from .markdown import Cell, Row, commands, read, section, spread, table
+from .markdown import Cell, Row, commands, read, section, spread, table, versions
 
 
 def tables(folder: Path) -> str:
@@ -37,9 +37,9 @@ def _name(row: Row) -> str:
 
 
 def _head(results: Sequence[Row], speed: Row) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in results[0]["versions"].items())
+    packages = versions(results[0])
     block = commands(*(result["context"]["command"] for result in results), speed["command"])
-    return f"{block}\n\n{versions}.\n\n"
+    return f"{block}\n\n{packages}.\n\n"
 
 
 def _speeds(speed: Row) -> str:

@@ -101,6 +101,10 @@ class ModelShape:
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
         return cls(**values)
 
+    def sent(self, layers: int, bridge: float = 0) -> float:
+        """Bytes that a rank sends for one token; 0 where no ranks share the model. In the model's dtype."""
+        return 0.0 if self.exchange is None else self.exchange.values(layers, bridge) * self.kv_bytes
+
     def step_bytes(self, layers: int, context: float, batch: int = 1, written: int = 0, bridge: int = 0) -> float:
         """Bytes that one step of the first ``layers`` layers moves: weights, LM head, K and V of ``context`` tokens,
         and what a rank sends to the others.
@@ -204,7 +208,8 @@ def step_costs(
         again = np.array([lines.get(depth, (0.0, 0.0)) for depth in tried]).reshape(-1, 2)
         scheduled += again[:, 0] + again[:, 1] * context
     if any(renewed):
-        position = full if flops else shape.num_layers * shape.kv_values * shape.kv_bytes * batch
+        written_and_sent = shape.num_layers * shape.kv_values * shape.kv_bytes + shape.sent(shape.num_layers)
+        position = full if flops else written_and_sent * batch
         scheduled += np.asarray(renewed) * position
     return Cost(full, scheduled)
 
@@ -217,7 +222,7 @@ def _bytes(
     projections = shape.kv_weight_bytes or (shape.kv_params * shape.weight_bytes,) * shape.num_layers
     head = shape.head_params * shape.weight_bytes if shape.head_bytes is None else shape.head_bytes
     token = shape.kv_values * shape.kv_bytes * batch
-    sent = 0.0 if shape.exchange is None else shape.exchange.values(len(keep), bridge) * shape.kv_bytes * batch
+    sent = shape.sent(len(keep), bridge) * batch
     read = bridge if shape.exchange is None else bridge / shape.exchange.ranks
     fixed = sum(weights[i] for i in keep) + head + read * shape.weight_bytes + sent
     return fixed + sum(projections[i] + token for i in written), len(keep) * token

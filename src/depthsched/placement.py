@@ -95,11 +95,13 @@ def placing(
 def moved_shape(adapter: Adapter) -> ModelShape | None:
     """What a step moves from other memory or from disk, as a shape for the account of cost; None where nothing is.
 
-    K and V are never moved and count nothing: ``plan.cost(moved_shape(adapter))`` is in bytes of moved weights.
+    What a step moves of the embedding counts with the head. K and V are never moved and count nothing:
+    ``plan.cost(moved_shape(adapter))`` is in bytes of moved weights.
     """
     layers = [_moved(layer) for layer in _layers(adapter)]
     norm: Any = getattr(adapter.decoder, "norm", None)
-    head = _moved(adapter.model.get_output_embeddings()) + (_moved(norm) if norm is not None else 0)
+    ends = (adapter.model.get_input_embeddings(), norm, adapter.model.get_output_embeddings())
+    head = sum(_moved(end) for end in ends if end is not None)
     if not any(layers) and not head:
         return None
     shape = adapter.shape()

@@ -14,7 +14,7 @@ from .files import digest
 from .order import LayerOrder, Ranked
 from .plugins import parse_order, parse_schedule
 from .profile import Profile
-from .schedule import AdaptiveSchedule, DepthSchedule, ask_depths
+from .schedule import AdaptiveSchedule, DepthSchedule, ask_depths, check_min_depth
 from .schedules import Full
 from .settings import split_spec
 
@@ -174,6 +174,7 @@ class PlanSpec:
                 f"the profile in {self.profile.folder} is for {self.profile.num_layers} layers, "
                 f"and the model has {num_layers}"
             )
+        check_min_depth(self.schedule, num_layers)
         schedule = self.schedule.for_horizon(horizon)
         ranked = self.order.resolve(num_layers)
         solved = schedule.for_profile(self.profile, num_layers, horizon)

@@ -50,9 +50,10 @@ def test_a_prediction_is_the_sum_of_its_steps(name: str, device: str, batch: int
         computed = whole.step_flops(depth, prompt + step, batch) / ranks / target.flops_per_s
         total += max(moved, computed) + depth * (LAYER_SECONDS + (batch - 1) * ROW_SECONDS)
         if ranks > 1:
-            message = batch * subject.hidden * 2 * 2 * (ranks - 1) / ranks
+            sums = 2 * depth + 1  # two a layer, one of the embedding; a ring sends a sum twice, a row of logits once
+            sent = batch * 2 * (2 * sums * subject.hidden + subject.vocabulary) * (ranks - 1) / ranks
             assert target.link_bytes_per_s is not None
-            total += (2 * depth + 1) * (ALL_REDUCE_SECONDS + message / target.link_bytes_per_s)
+            total += sums * ALL_REDUCE_SECONDS + sent / target.link_bytes_per_s
     assert found[plan].tokens_per_second == pytest.approx(batch * (tokens - 1) / total, rel=1e-6)
     assert found["full"].speedup_vs_full == 1
     assert found[plan].speedup_vs_full >= 1

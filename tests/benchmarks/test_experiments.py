@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import depthsched as ds
-from benchmarks.adaptive import beside
+from benchmarks.common import beside
 from benchmarks.pages import adaptive, lossless, offload, predict, renewal, speed
 from benchmarks.prompts import FIT, GSM8K, IFEVAL_FIT, TEST
 
@@ -250,7 +250,7 @@ def test_adaptive_rules_beside_constant_depth(run: Run, folder: Path, tmp_path: 
     result = run("adaptive", *words, "--max-new-tokens", 8)
     assert result.code == 0, result.err
     found = result.json()
-    rules = {row["rule"]: row for row in found["rows"]}
+    rules = {row["schedule"]: row for row in found["rows"]}
     assert {name.partition(":depth")[0] for name in rules} == {
         "confidence", "constant", *(f"rules:{n}" for n in ("LessSure", "Unsteady", "ByClass", "Turned", "Feedback")),
     }  # fmt: skip
@@ -259,7 +259,7 @@ def test_adaptive_rules_beside_constant_depth(run: Run, folder: Path, tmp_path: 
     # A constant depth is beside itself: no lead, and no interval around it.
     own = rules["constant:depth=6"]
     assert own["lead"]["agreement"] == pytest.approx({"mean": 0, "low": 0, "high": 0}, abs=1e-9)
-    assert own["constant"]["agreement"] == pytest.approx(own["agreement"]["mean"])
+    assert own["there"]["agreement"] == pytest.approx(own["agreement"]["mean"])
     assert all(row["oracle"]["one-step"] >= 1 for row in found["rows"])
     (tmp_path / "adaptive.json").write_text(result.out)
     tables = {name: make() for name, make in adaptive.tables(tmp_path / "adaptive.json").items()}
@@ -275,9 +275,9 @@ def test_what_constant_depth_reaches_at_equal_bytes_by_hand() -> None:
 
     constants = [scored(1.0, [1.0, 1.0]), scored(1.5, [0.8, 0.4])]
     found = beside(constants, scored(1.25, [0.95, 0.8]))
-    assert found["constant"]["agreement"] == pytest.approx((0.9 + 0.7) / 2)
+    assert found["there"]["agreement"] == pytest.approx((0.9 + 0.7) / 2)
     assert found["lead"]["agreement"]["mean"] == pytest.approx((0.05 + 0.1) / 2)
-    assert beside(constants, scored(1.6, [0.5, 0.5])) == {"constant": None, "lead": None}
+    assert beside(constants, scored(1.6, [0.5, 0.5])) == {"there": None, "lead": None}
 
 
 @pytest.mark.parametrize(

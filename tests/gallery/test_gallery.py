@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from depthsched.gallery import load_gallery
+from depthsched.gallery.entries import Entry, Group, joined
+from depthsched.gallery.page import verdict_of
+from depthsched.gallery.state import Cells, State
+from depthsched.sweep import Store
 
 FILE = {
     "schedules": ["constant", "d3", "optimal", "linear:end=5"],
@@ -86,6 +91,70 @@ def test_one_more_is_measured_and_compared(cli, command, found, out) -> None:
     assert {"d3:start=4"} <= {entry.spec for entry, _ in whole.missing}
     kept = cli(*command).json()  # the file again forgets nothing that was added
     assert "step:at=4,drop=2" in {row["spec"] for row in kept["rows"]}
+
+
+IDEA = """
+from dataclasses import dataclass
+import depthsched as ds
+
+
+@dataclass(frozen=True)
+class Idea(ds.DepthSchedule):
+    \"\"\"An idea.\"\"\"
+
+    def depth(self, step, num_layers):
+        return num_layers - {drop}
+"""
+
+
+def test_an_idea_in_a_file_is_measured_again_when_its_code_changes(folder, profile, out, found) -> None:
+    cells = Cells(State.load(out))
+    file = folder / "idea.py"
+    ids = set()
+    for drop in (1, 2):
+        file.write_text(IDEA.format(drop=drop))
+        ids.add(cells.score(f"{file}:Idea@middle-out").id)
+    assert len(ids) == 2
+
+
+def test_what_was_added_by_hand_stays_and_what_left_the_file_goes() -> None:
+    group = Group("middle-out")
+    of_file = Entry("d3", group, 1.2, "d3:alpha=0.9@middle-out")
+    by_hand = dataclasses.replace(of_file, added=True)
+    assert of_file == by_hand
+    assert [entry.added for entry in joined([of_file], [by_hand])] == [True]
+    assert [entry.added for entry in joined([by_hand], [of_file])] == [True]
+    assert Entry.from_json(by_hand.to_json()).added
+
+
+def test_a_rerun_keeps_a_schedule_of_the_file_that_was_also_added_in_one_order(
+    cli, command, found, out, folder
+) -> None:
+    cli("gallery", "add", "constant@early-exit", "--gallery", out)
+    kept = cli(*command).json()
+    assert ("constant", "early-exit") in {(row["spec"], row["group"]) for row in kept["rows"]}
+    write(folder, schedules=["constant", "d3", "optimal"])  # one schedule less
+    fewer = cli(*command).json()
+    assert "linear:end=5" not in {row["spec"] for row in fewer["rows"]}
+    assert ("constant", "early-exit") in {(row["spec"], row["group"]) for row in fewer["rows"]}
+    write(folder)
+    cli(*command)
+
+
+def test_without_its_constant_depths_a_row_says_that_they_are_not_measured(cli, found, out) -> None:
+    state, store = State.load(out), Store(out)
+    cells = Cells(state)
+    group = next(row.entry.group for row in load_gallery(out).rows if row.entry.spec == "d3")
+    constants = [store.path(cells.score(group.plan(f"constant:depth={d}"))) for d in range(1, 8)]
+    aside = {path: path.read_bytes() for path in constants if path.is_file()}
+    for path in aside:
+        path.unlink()
+    rows = [row for row in load_gallery(out).rows if row.entry.spec == "d3" and row.entry.group == group]
+    for path, content in aside.items():
+        path.write_bytes(content)
+    assert rows
+    assert all(row.verdict is None and "not measured yet" in row.unjudged for row in rows)
+    assert "not measured yet" in verdict_of(rows[0])
 
 
 def test_the_page_has_the_line_that_reproduces_each_row(cli, found, out, tmp_path) -> None:

@@ -153,6 +153,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     (folder / "jobs.json").write_text(json.dumps(_jobs(folder, _models(folder, tokenizer))))
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DEPTHSCHED_TEST_SIGNAL": "SIGKILL", "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # as the command line sets it before torch is there
         "HF_DATASETS_CACHE": str(folder / "datasets"), CACHE: str(cache_dir()),
         "PYTHONPATH": os.pathsep.join([str(HERE), str(Path(ds.__file__).parents[1])]),

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 import depthsched as ds
 from depthsched.cost import Exchange, ModelShape
-from depthsched.errors import ModelError, SettingsError
+from depthsched.errors import ModelError, PlanError, SettingsError
 from depthsched.parallel import launch
+from depthsched.parallel.ranks import Ranks
+from depthsched.runtime.policy import begin_on_ranks
 
 pytestmark = pytest.mark.quick
 
@@ -36,6 +39,14 @@ def test_a_wait_that_is_no_time(monkeypatch: pytest.MonkeyPatch, said: str) -> N
     monkeypatch.setenv(launch.PATIENCE, said)
     with pytest.raises(SettingsError, match=launch.PATIENCE):
         launch.patience()
+
+
+@pytest.mark.parametrize("given", [{"max_time": 1.0}, {"generation_config": GenerationConfig(max_time=1.0)}])
+def test_a_run_that_the_clock_would_end_is_refused_on_ranks(given: dict[str, Any]) -> None:
+    plan = ds.plan("full", num_layers=2, horizon=3)
+    begin_on_ranks(None, plan, given)
+    with pytest.raises(PlanError, match="max_time would end them at different tokens"):
+        begin_on_ranks(Ranks.__new__(Ranks), plan, given)
 
 
 def test_what_ranks_send_is_in_the_account() -> None:

@@ -31,7 +31,7 @@ def test_the_tokens_of_one_process_in_every_way(jobs: Jobs, group: str, ranks: i
     for plan, found in together.items():
         for way in {"eager", "compiled", "attach"} & found.keys():
             assert found[way] == alone[plan]["eager"], (plan, way)
-        assert found.keys() - {"ranks"} == alone[plan].keys() - {"ranks"} >= {"eager", "compiled"}
+        assert found.keys() == alone[plan].keys() >= {"eager", "compiled"}
     assert len({tuple(found["eager"]["depths"]) for found in [*alone.values()][:3]}) == 3
 
 
@@ -64,6 +64,8 @@ def test_a_lossless_run_that_goes_by_its_clock(jobs: Jobs) -> None:
     for model in TINY:
         found = jobs.found("tiny2of2")[model]
         assert found["lossless"] == found["plans"]["full"]["eager"]["tokens"]
+        sums, account = found["lossless_sums"]
+        assert account["all_reduces"] == sums - (2 * len(found["shape"]["layer_bytes"]) + 1)  # the prompt's
 
 
 def test_twenty_items_of_an_evaluation(jobs: Jobs) -> None:
@@ -86,6 +88,7 @@ def test_what_a_rank_holds_and_sends(jobs: Jobs, group: str, ranks: int, model: 
         bridges = 2 * len(steps) if plan.startswith("constant") else 0
         assert found["ranks"]["size"] == ranks
         assert found["ranks"]["all_reduces"] == sum(2 * depth + 1 for depth in steps) + bridges
+        assert found["ranks"]["all_reduces"] == found["sums"] - (2 * layers + 1)  # the prompt's; counted as they ran
         assert 0 < found["ranks"]["bytes_sent"] < found["ranks"]["bytes_moved"]
     assert max(together["plans"]["full"]["eager"]["depths"]) == layers
 

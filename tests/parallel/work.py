@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -15,7 +18,7 @@ from depthsched.bridge import Bridge
 from depthsched.cli import main
 from depthsched.errors import RankError
 from depthsched.parallel import launch
-from depthsched.parallel.ranks import joined
+from depthsched.parallel.ranks import Ranks, joined
 from depthsched.profile import ModelIdentity, Profile
 from depthsched.score import Sample, score
 
@@ -69,14 +72,28 @@ def plans(layers: int, folder: str) -> list[str]:
     ]
 
 
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """Every sum over the ranks that compiled code asks for."""
+    sums, real = [], Ranks.reduce
+
+    def reduce(self: Ranks, values: torch.Tensor) -> None:
+        sums.append(values.numel())
+        real(self, values)
+
+    with patch.object(Ranks, "reduce", reduce):
+        yield sums
+
+
 def tokens(model: Any, inputs: Any, plan: str, *, attach: bool) -> Found:
     """The tokens of a plan in every way, and how the ranks did it."""
     found: Found = {}
     for backend in ("eager", "compiled"):
-        run = ds.generate(model, inputs, plan, max_new_tokens=TOKENS, do_sample=False, backend=backend)
+        with counted() as sums:
+            run = ds.generate(model, inputs, plan, max_new_tokens=TOKENS, do_sample=False, backend=backend)
         assert run.trace.backend == backend, run.trace.reason
         found[backend] = {"tokens": run.tokens.tolist(), "depths": run.trace.depths}
-        found["ranks"] = run.ranks
+        found["ranks"], found["sums"] = run.ranks, len(sums)
     if not attach:
         return found
     with ds.attach(model, plan, horizon=TOKENS) as attached:
@@ -118,8 +135,10 @@ def everything(folder: Path, rank: int, given: dict[str, Any]) -> Found:
             "shape": {k: getattr(adapter_for(model).shape(), k) for k in ("layer_params", "kv_values", "layer_bytes")},
         }
         if given.get("lossless"):
-            run = ds.generate(model, inputs, names[1], max_new_tokens=TOKENS, do_sample=False, lossless=True)
+            with counted() as sums:
+                run = ds.generate(model, inputs, names[1], max_new_tokens=TOKENS, do_sample=False, lossless=True)
             found[name]["lossless"] = run.tokens.tolist()
+            found[name]["lossless_sums"] = len(sums), run.ranks
     if "eval" in given:
         found["eval"] = evaluated(given["eval"])
     return found

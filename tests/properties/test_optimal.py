@@ -150,6 +150,7 @@ def test_the_best_of_two_forms_depends_on_the_table() -> None:
         ("optimal:budget=9", table(), SettingsError, r"budget=9 is out of reach over 9 tokens.*up to 1\."),
         ("optimal:mean_depth=1.5", table(), SettingsError, r"mean_depth=1.5 is out of reach.*from 2\.00 on"),
         ("optimal:mean_depth=4,min_depth=5", table(), SettingsError, r"from 5\.00 on"),
+        ("optimal:budget=1.2,min_depth=99", table(), SettingsError, "min_depth=99 is more than the model's"),
         ("optimal:budget=1.2,start=20", table(), SettingsError, r"up to 1\.000"),
     ],
 )

@@ -74,7 +74,8 @@ def test_in_the_other_families(variant: str) -> None:
 @settings(max_examples=30)
 @given(st.data())
 def test_any_plan_draft_and_end(backend: str, data: st.DataObject) -> None:
-    model, inputs = tiny("llama", "sdpa"), prompt(data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9)))
+    model = tiny(data.draw(st.sampled_from(MAIN)), "sdpa")
+    inputs = prompt(data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9)))
     steps = data.draw(st.integers(1, 24))
     free = full(model, inputs, steps)
     options: dict[str, Any] = {"pad_token_id": 0}
@@ -85,7 +86,7 @@ def test_any_plan_draft_and_end(backend: str, data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         options["repetition_penalty"] = 1.7
     plan = data.draw(st.sampled_from([*PLANS.values()]))
-    count = data.draw(st.sampled_from([1, 2, 5, 16, "auto", "confidence", "del"]))
+    count = data.draw(st.sampled_from([1, 2, 3, 5, 16, "auto", "confidence", "confidence:0.2", "del"]))
     run = drafted(model, inputs, plan, steps, draft_tokens=count, backend=backend, **options)
     assert torch.equal(run.sequences, full(model, inputs, steps, **options))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -174,11 +175,18 @@ def _rows(
                 warmup_seconds=arm.warmup,
                 equal_tokens=_equal(arms, arm),
                 overhead=scheduling_seconds(run.plan, tokens) * len(depths) / typical if run else None,
-                theoretical_moved=arm.plan.cost(moved, depths, prompt, batch=batch).ratio if moved else None,
+                theoretical_moved=_moved(run, moved),
                 drafts=_drafts(run, Interval.of(full.seconds).median / len(depths)) if run else None,
             )
         )
     return tuple(rows)
+
+
+def _moved(run: Run | None, moved: ModelShape | None) -> float | None:
+    """Full depth's bytes from other memory over those that a run moved; None where nothing lies there."""
+    if moved is None:
+        return None
+    return 1.0 if run is None else dataclasses.replace(run, shape=moved).cost.ratio
 
 
 def _drafts(run: Run, step_seconds: float) -> dict[str, Any] | None:

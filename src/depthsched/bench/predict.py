@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..cost import ModelShape
+from ..cost import Exchange, ModelShape
 from ..errors import PlanError
 from ..plans import DepthPlan
 from .devices import ALL_REDUCE_SECONDS, Device
 
 OTHER_BYTES = 2e8
 """Of memory beside weights and K and V: what torch held on an H200 for a 7B shape was 0.1 to 0.2 GB more."""
-
-_REDUCES = 2  # of a layer: after attention and after the MLP
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Subject:
     name, dtype, weights : str
         ``weights`` is ``dense`` or ``native``.
     shape : ModelShape
-    hidden, heads, kv_heads : int
+    hidden, heads, kv_heads, vocabulary : int
     embedding_bytes : float
         Of the embedding, where it is not the LM head; it is held and not read.
     """
@@ -40,6 +38,7 @@ class Subject:
     hidden: int
     heads: int
     kv_heads: int
+    vocabulary: int
     embedding_bytes: float
     dtype: str
     weights: str = "dense"
@@ -73,6 +72,7 @@ class Subject:
         }
         part |= {name: tuple(b / ranks for b in getattr(shape, name)) for name in ("layer_bytes", "kv_weight_bytes")}
         part["head_bytes"] = None if shape.head_bytes is None else shape.head_bytes / ranks
+        part["exchange"] = Exchange(ranks, self.hidden, self.vocabulary) if ranks > 1 else None
         return dataclasses.replace(shape, **part)
 
 
@@ -151,9 +151,9 @@ def predict(
     rows = []
     for batch in batches:
         held = memory_bytes(subject, ranks, batch, prompt_tokens + tokens)
-        full = _seconds(subject, shape, device, plans["full"], batch, ranks, prompt_tokens)
+        full = _seconds(shape, device, plans["full"], batch, prompt_tokens)
         for name, plan in plans.items():
-            took = _seconds(subject, shape, device, plan, batch, ranks, prompt_tokens)
+            took = _seconds(shape, device, plan, batch, prompt_tokens)
             steps, total = len(plan.depths) - 1, sum(took.values())
             rows.append(
                 PredictedRow(
@@ -172,35 +172,35 @@ def predict(
     return rows
 
 
-def _seconds(
-    subject: Subject, shape: ModelShape, device: Device, plan: DepthPlan, batch: int, ranks: int, prompt: int
-) -> dict[str, float]:
+def _seconds(shape: ModelShape, device: Device, plan: DepthPlan, batch: int, prompt: int) -> dict[str, float]:
     """Seconds of all decode steps, by what takes them."""
-    depths = np.array(plan.depths[1:], dtype=float)
-    moving = plan.cost(shape, prompt_tokens=prompt, batch=batch).scheduled / device.copy_bytes_per_s
+    depths = plan.depths[1:]
+    passes = [(depth, plan.bridge_params(depth)) for depth in depths]
+    sent = batch * np.array([shape.sent(*one) for one in passes])
+    moving = (plan.cost(shape, prompt_tokens=prompt, batch=batch).scheduled - sent) / device.copy_bytes_per_s
     if device.flops_per_s is not None:
         computing = plan.cost(shape, prompt_tokens=prompt, batch=batch, flops=True).scheduled / device.flops_per_s
         moving = np.maximum(moving, computing)
     beside = device.beside(batch)
-    talk = 0.0
-    if ranks > 1:
+    waits = 0.0
+    if shape.exchange is not None:
         assert device.link_bytes_per_s is not None
-        message = batch * subject.hidden * shape.kv_bytes * 2 * (ranks - 1) / ranks
-        talk = ALL_REDUCE_SECONDS + message / device.link_bytes_per_s
+        waits = sum(shape.exchange.all_reduces(*one) for one in passes) * ALL_REDUCE_SECONDS
+        waits += float(sent.sum()) / device.link_bytes_per_s
     return {
         "bytes": float(moving.sum()),
-        "layers": float(depths.sum()) * beside.layer_seconds,
+        "layers": sum(depths) * beside.layer_seconds,
         "step": len(depths) * beside.step_seconds,
-        "ranks": float((_REDUCES * depths + 1).sum()) * talk,
+        "ranks": waits,
     }
 
 
 def memory_bytes(subject: Subject, ranks: int, batch: int, context: int) -> float:
-    """Memory of each device: its part of the weights, the whole embedding, K and V of ``context`` tokens, the rest."""
+    """Memory of each device: its part of the weights, K and V of ``context`` tokens, the rest."""
     from ..runtime.compiled.kv import room
 
     shape = subject.share(ranks)
-    weights = (subject.layers_bytes + subject.head_bytes) / ranks + subject.embedding_bytes
+    weights = (subject.layers_bytes + subject.head_bytes + subject.embedding_bytes) / ranks
     cache = batch * shape.num_layers * shape.kv_values * shape.kv_bytes * room(context)
     return weights + cache + OTHER_BYTES
 
@@ -210,8 +210,8 @@ def assumptions(device: Device, ranks: int) -> Iterator[str]:
     yield from device.assumptions
     if ranks > 1:
         yield (
-            f"{ranks} ranks share layers, K and V and the LM head evenly; each holds the whole embedding; two "
-            f"all-reduces a layer and one a step take {ALL_REDUCE_SECONDS * 1e6:.0f} us each (from gpt-fast's "
+            f"{ranks} ranks share layers, embedding, K and V and the LM head evenly; two all-reduces a layer, one for "
+            f"the embedding and one for each bridge take {ALL_REDUCE_SECONDS * 1e6:.0f} us each (from gpt-fast's "
             "published figures on A100) and the time of their bytes"
         )
     yield "K and V lie in buffers for the whole run; 0.2 GB of memory go to the rest; the prompt's pass is not counted"

@@ -34,7 +34,7 @@ def shape_subject(name: str, dtype: torch.dtype, weights: str = "dense") -> Subj
         shape = dataclasses.replace(shape, weight_bytes=Q4_BYTES)
     hidden, _, _, heads, kv_heads, vocabulary, tied = SHAPES[name]
     embedding = 0.0 if tied else vocabulary * hidden * shape.weight_bytes
-    return Subject(name, shape, hidden, heads, kv_heads, embedding, _text(dtype), weights)
+    return Subject(name, shape, hidden, heads, kv_heads, vocabulary, embedding, _text(dtype), weights)
 
 
 def model_subject(name: str, model: Any) -> Subject:
@@ -46,7 +46,7 @@ def model_subject(name: str, model: Any) -> Subject:
     read = sum(shape.layer_bytes) + (shape.head_bytes or 0.0)
     return Subject(
         name, shape, config.hidden_size, heads, getattr(config, "num_key_value_heads", None) or heads,
-        max(everything - read, 0.0), _text(adapter.dtype), weights_form(model),
+        config.vocab_size, max(everything - read, 0.0), _text(adapter.dtype), weights_form(model),
     )  # fmt: skip
 
 

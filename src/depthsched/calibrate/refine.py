@@ -114,7 +114,7 @@ def _loss(
 ) -> torch.Tensor:
     """Mean KL(full || scheduled) of a drawn half of the decode steps."""
     staircase, full = group
-    states = staircase.passes([1] * staircase.steps, {1: keep}, {1: bridges})[staircase.valid]
+    states = staircase.run([1] * staircase.steps, {1: keep}, {1: bridges}, gradient=True)[staircase.valid]
     drawn = (torch.rand(len(states), generator=draws) < JUDGED).to(states.device)
     drawn[0] = True
     norm: Any = adapter.decoder.norm

@@ -168,6 +168,8 @@ def _elsewhere(shape: str | None, model: str | None, device: str, dtype: str, we
     if shape is not None:
         return shape_subject(shape, kind), target
     assert model is not None
+    if model.endswith(".gguf"):
+        raise PlanError(f"{model} would be converted as a whole first; give a folder, a hub id or a --shape")
     return model_subject(model, configured(source_of(model), kind)), target
 
 

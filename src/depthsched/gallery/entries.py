@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class Entry:
     plan : str or None
         The plan that was found; None where there is none, for the ``reason``.
     reason : str
+    added : bool
+        By hand, not from the gallery's file; two entries that differ in nothing else are equal.
     """
 
     spec: str
@@ -64,6 +67,7 @@ class Entry:
     budget: float | None
     plan: str | None
     reason: str = ""
+    added: bool = field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
@@ -73,6 +77,14 @@ class Entry:
     def from_json(cls, data: dict[str, Any]) -> Entry:
         """Read an entry back."""
         return cls(**{**data, "group": Group(**data["group"])})
+
+
+def joined(*several: Iterable[Entry]) -> tuple[Entry, ...]:
+    """All entries, each once, in order; one that was added by hand anywhere is so in the result."""
+    found: dict[Entry, Entry] = {}
+    for entry in chain(*several):
+        found[entry] = replace(entry, added=entry.added or (entry in found and found[entry].added))
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)

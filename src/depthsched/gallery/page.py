@@ -39,7 +39,8 @@ def page(found: Measured) -> str:
         f"`{Path(found.inputs.prompts).name}`, the model's own answers up to {gallery.max_new_tokens} tokens, "
         "teacher-forced. The least KL comes first. *Less constant* is the difference from constant depth of the same "
         "group at the bytes of the row, a mix of the two constant depths next to it, paired by prompt. In brackets: "
-        "95% bootstrap intervals over prompts.\n",
+        "95% bootstrap intervals over prompts. Scores of tasks come with the bytes that the plan saved there: a task "
+        "has its own length of answers, so that these are not equal.\n",
     ]
     if not found.rows:
         return "\n".join([*text, "Not measured yet.\n"])
@@ -80,7 +81,7 @@ def shown(value: Mapping[str, Any], sign: str = "") -> str:
 def verdict_of(row: Row) -> str:
     """In words, against constant depth at these bytes."""
     if row.verdict is None:
-        return "no constant depth at these bytes"
+        return row.unjudged
     if row.entry.spec.partition(":")[0] == CONSTANT:
         return "the reference"
     return row.verdict.word.rpartition(" ")[0]
@@ -93,7 +94,7 @@ def sentence(row: Row, peers: Sequence[Row]) -> str:
     schedule = (row.entry.plan or "").partition("@")[0].partition("+profile=")[0]
     text = f"{schedule}, {row.entry.group.label}: {title(row.entry.budget)}, saves {row.saved:.3f}x{stands}"
     if row.verdict is None:
-        return f"{text}; no constant depth at these bytes"
+        return f"{text}; {row.unjudged}"
     beside = " and ".join(row.verdict.between)
     return f"{text}; {row.verdict.word} constant at these bytes ({beside}): KL {shown(row.verdict.kl.to_json(), '+')}"
 
@@ -110,12 +111,15 @@ def _task(task: Mapping[str, Any]) -> str:
     return f"{task['task']}, {task['metric']}"
 
 
+def _score(task: Mapping[str, Any]) -> str:
+    beside = f"full {task['full']:.3f}, {task['low']:+.3f} to {task['high']:+.3f}"
+    return f"{task['score']:.3f} at {task['bytes_speedup']:.2f}x ({beside})"
+
+
 def _cells(place: int, row: Row, tasks: Sequence[str]) -> list[str]:
     less = shown(row.verdict.kl.to_json(), "+") if row.verdict else ""
     schedule = (row.entry.plan or "").partition("@")[0].partition("+profile=")[0]
-    scores = {
-        _task(t): f"{t['score']:.3f} (full {t['full']:.3f}, {t['low']:+.3f} to {t['high']:+.3f})" for t in row.tasks
-    }
+    scores = {_task(t): _score(t) for t in row.tasks}
     return [
         str(place),
         f"`{schedule}`",

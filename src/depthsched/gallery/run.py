@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..sweep import Cell, Record, Store, run_sweep
-from .entries import Answers, Entry, Group, entries_of
+from .entries import Answers, Entry, Group, entries_of, joined
 from .file import Gallery, Inputs
 from .judge import Verdict, judge, neighbours
 from .state import STATE, Cells, State
@@ -32,7 +33,8 @@ class Row:
     kl, agreement : mapping
         Means with their intervals.
     verdict : Verdict or None
-        None where no constant depth saves as much.
+    unjudged : str
+        Why there is no verdict.
     tasks : tuple of mapping
         Rows of ``eval``, where tasks were measured.
     """
@@ -43,6 +45,7 @@ class Row:
     kl: Mapping[str, Any]
     agreement: Mapping[str, Any]
     verdict: Verdict | None
+    unjudged: str = ""
     tasks: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class Row:
             "kl": dict(self.kl),
             "agreement": dict(self.agreement),
             "verdict": self.verdict.to_json() if self.verdict else None,
+            **({"unjudged": self.unjudged} if self.unjudged else {}),
             "tasks": [dict(task) for task in self.tasks],
         }
 
@@ -110,8 +114,8 @@ def run_gallery(
     if (folder / STATE).is_file():
         before = State.load(folder)
         if before.answers == answers:
-            entries += [entry for entry in before.entries if entry.spec not in gallery.schedules]
-    state = State(gallery, inputs, answers, tuple(dict.fromkeys(entries)))
+            entries += [entry for entry in before.entries if entry.added]
+    state = State(gallery, inputs, answers, joined(entries))
     state.save(folder)
     _measure(state, folder, state.entries, versions, notice)
     return load_gallery(folder)
@@ -133,8 +137,9 @@ def add_to_gallery(
     """
     place = Path(folder).expanduser()
     state = State.load(place)
-    new = list(entries_of(spec, groups_of(state.gallery, state.inputs), state.gallery.budgets, state.answers))
-    kept = State(state.gallery, state.inputs, state.answers, tuple(dict.fromkeys([*state.entries, *new])))
+    found = entries_of(spec, groups_of(state.gallery, state.inputs), state.gallery.budgets, state.answers)
+    new = [dataclasses.replace(entry, added=True) for entry in found]
+    kept = State(state.gallery, state.inputs, state.answers, joined(state.entries, new))
     kept.save(place)
     _measure(kept, place, new, versions, notice)
     whole = load_gallery(place)
@@ -160,8 +165,7 @@ def load_gallery(folder: str | Path) -> Measured:
             continue
         record = store.read(cells.score(entry.plan))
         if record is None or record.result is None:
-            why = record.error["message"] if record and record.error else "not measured yet; run the gallery again"
-            missing.append((entry, why))
+            missing.append((entry, _why_not(record)))
             continue
         rows.append(_row(state, store, cells, entry, record.result))
     rows.sort(key=lambda row: (row.entry.budget or np.inf, row.kl["mean"], row.entry.plan or ""))
@@ -219,18 +223,21 @@ def _constants(answers: Answers, group: Group) -> dict[int, float]:
 def _row(state: State, store: Store, cells: Cells, entry: Entry, result: Mapping[str, Any]) -> Row:
     score = result["score"]
     saved, sums = score["bytes_speedup"], np.asarray(result["per_prompt"], dtype=np.float64)
-    verdict = _verdict(state, store, cells, entry, saved, sums)
+    verdict, unjudged = _verdict(state, store, cells, entry, saved, sums)
     found = [store.read(cell) for cell in cells.tasks(entry.plan or "")]
     tasks = [
         row for done in found if done is not None and done.result is not None for row in done.result["eval"]["rows"]
     ]
     intervals = score["intervals"]
-    return Row(entry, saved, score["mean_depth"], intervals["kl"], intervals["agreement"], verdict, tuple(tasks))
+    return Row(
+        entry, saved, score["mean_depth"], intervals["kl"], intervals["agreement"], verdict, unjudged, tuple(tasks)
+    )
 
 
 def _verdict(
     state: State, store: Store, cells: Cells, entry: Entry, saved: float, sums: np.ndarray[Any, Any]
-) -> Verdict | None:
+) -> tuple[Verdict | None, str]:
+    """The verdict, or why there is none."""
     ends, names = [], []
     for depth in neighbours(saved, _constants(state.answers, entry.group)):
         if depth == state.answers.shape.num_layers:  # full depth has no KL and agrees everywhere
@@ -239,8 +246,14 @@ def _verdict(
             continue
         record = store.read(cells.score(_constant(entry.group, depth)))
         if record is None or record.result is None:
-            return None
+            return None, f"constant depth {depth}, beside it: {_why_not(record)}"
         rows = np.asarray(record.result["per_prompt"], dtype=np.float64)
         ends.append((record.result["score"]["bytes_speedup"], rows))
         names.append(f"{CONSTANT}:depth={depth}")
-    return judge(sums, saved, ends, names)
+    verdict = judge(sums, saved, ends, names)
+    return verdict, "" if verdict else "no constant depth at these bytes"
+
+
+def _why_not(record: Record | None) -> str:
+    """Why a cell has no result."""
+    return str(record.error["message"]) if record and record.error else "not measured yet; run the gallery again"

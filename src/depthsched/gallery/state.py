@@ -97,5 +97,8 @@ class Cells:
         profile = {"profile": spec.profile.digest} if spec.profile else {}
         whole = {**digests, **self.model, **profile}
         text = PlanText.of(plan)
+        for name, part in (("schedule", text.schedule), ("order", text.order)):
+            if ".py:" in part:  # what the code says may change while its name stays
+                whole[name] = digest_file(name, Path(part.partition(".py:")[0] + ".py").expanduser())
         label = str(text._replace(profile=Path(text.profile).name))
         return Cell(measure, gallery.model, gallery.dtype, "auto", "auto", str(spec), label, options, paths, whole)

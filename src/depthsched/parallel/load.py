@@ -14,13 +14,19 @@ def ranks_for(device: Any, weights: str) -> tuple[Any, str]:
     Raises
     ------
     ModelError
-        Native weights were asked for, or no launcher started this process.
+        Native weights were asked for, another device than the one that transformers takes for each rank, or no launcher
+        started this process.
     RankError
     """
     from .ranks import join
 
     if weights == "native":
         raise ModelError("native weights lie in blocks that ranks cannot share; use weights='dense'")
+    import torch
+
+    taken = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    if launch.world() > 1 and (taken is None or device.type != taken.type or device.index is not None):
+        raise ModelError(f"every rank runs on a {taken} of its own, so that device {str(device)!r} cannot be chosen")
     return (None, weights) if launch.launched() and launch.world() == 1 else (join(device), "dense")
 
 

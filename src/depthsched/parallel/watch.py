@@ -44,7 +44,7 @@ class Watch(threading.Thread):
         self._leaving = threading.Event()
 
     def run(self) -> None:
-        beat, silent, before = -1, 0.0, time.monotonic()
+        beat, silent, before, first_left = -1, 0.0, time.monotonic(), False
         while not self._leaving.wait(_TICK):
             now = time.monotonic()
             # Of a pause of the whole machine, or of all its processes, a tick counts and no more.
@@ -53,8 +53,9 @@ class Watch(threading.Thread):
                 self._add(f"beat-{self.rank}", 1)
                 found = self._add(f"beat-{self.next}", 0)
                 gone, failed = self._add(f"left-{self.next}", 0), self._add("failed", 0)
-            except Exception:  # the store went with the process that held it
-                if not self._leaving.is_set():
+                first_left = first_left or bool(self._add("left-0", 0))
+            except RuntimeError:  # the store went with the process that held it
+                if not (self._leaving.is_set() or first_left):
                     self.fail("the process that holds the ranks together ended", wait=False)
                     self._end()
                 return

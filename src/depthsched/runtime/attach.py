@@ -146,8 +146,7 @@ class Attachment:
         mend(cache, ids if whole else None, mask)
 
     def _check_acted(self, output: Any, prompt: int) -> None:
-        sequences = output if hasattr(output, "shape") else output.sequences
-        made = sequences.shape[1] - prompt
+        made = (output if hasattr(output, "shape") else output.sequences).shape[1] - prompt
         if made > 1 and self._step == 0:
             raise AttachError(
                 f"generate made {made} tokens and no step of it went through the plan; "
@@ -160,6 +159,7 @@ class Attachment:
         @functools.wraps(original)
         def prefill(*args: Any, **kwargs: Any) -> Any:
             self._prefilling = True
+            self._listener.prompt(named(original, args, kwargs).get("model_kwargs", {}).get("attention_mask"))
             try:
                 return original(*args, **kwargs)
             finally:

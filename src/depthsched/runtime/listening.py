@@ -35,6 +35,7 @@ class Listener:
         self.reader = SignalReader(self.plan, self.tokenizer)
         self._logits: Tensor | None = None
         self._tokens: Tensor | None = None
+        self._mask: Tensor | None = None
 
     @property
     def checked(self) -> Callable[[Tensor], None] | None:
@@ -55,15 +56,29 @@ class Listener:
         if "token_class" in self.plan.needs and given.get("inputs_embeds") is not None:
             raise AttachError(f"{asks} token_class, which needs the ids of the prompt; give no inputs_embeds")
 
+    def prompt(self, mask: Any) -> None:
+        """The mask of the prompts as ``generate`` has it; what a pass is called with may be made of it already."""
+        self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
     def before(self, given: Mapping[str, Any], *, prefill: bool) -> None:
-        """What a pass is called with."""
-        ids, mask = given.get("input_ids"), given.get("attention_mask")
+        """What a pass is called with.
+
+        Raises
+        ------
+        AttachError
+            The schedule asks for the length of the prompts, and nothing says which of their tokens are padding.
+        """
+        ids = given.get("input_ids")
         if prefill:
-            if mask is None or mask.dim() != 2:
-                fed = given.get("inputs_embeds") if ids is None else ids
-                assert fed is not None, "transformers gives one of the two"
-                held = given["past_key_values"].get_seq_length() if given.get("past_key_values") is not None else 0
-                mask = torch.ones(len(fed), held + fed.shape[1], dtype=torch.long)
+            fed = given.get("inputs_embeds") if ids is None else ids
+            assert fed is not None, "transformers gives one of the two"
+            mask = self._mask
+            if mask is None:
+                if "prompt_tokens" in self.plan.needs:
+                    raise AttachError(
+                        "the schedule asks for prompt_tokens; give generate an attention_mask [rows, tokens]"
+                    )
+                mask = torch.ones(len(fed), fed.shape[1], dtype=torch.long)
             self.reader.begin(ids, mask)
         elif ids is not None:
             self._tokens = ids[:, -1]

@@ -44,10 +44,15 @@ def begin_on_ranks(ranks: Ranks | None, plan: DepthPlan, given: Mapping[str, Any
 
     Raises
     ------
+    PlanError
+        The run would end by the clock.
     RankError
     """
     if ranks is None:
         return
+    if given.get("max_time", getattr(given.get("generation_config"), "max_time", None)) is not None:
+        raise PlanError("every rank has a clock of its own, so that max_time would end them at different tokens; "
+                        "leave it out, and give max_new_tokens")  # fmt: skip
     plain = {name: value for name, value in given.items() if isinstance(value, (bool, int, float, str))}
     ids = given.get("input_ids", given.get("inputs")) if ids is None else ids
     ranks.begin("prompt", None if ids is None else ids.tolist())

@@ -63,7 +63,8 @@ def lossless_cost(plan: DepthPlan, shape: ModelShape, rounds: Sequence[Round], p
         depths = [one.depth] * one.drafted + [plan.num_layers]
         spent = plan.cost(shape, depths, round(context), batch=batch, writes=False)
         plain = plan.cost(shape, [plan.num_layers], round(context), batch=batch, writes=False).total_full * made
-        total += Cost(np.array([plain]), np.array([spent.total]))
+        further = shape.sent(plan.num_layers) * one.drafted * batch  # the check sends every position's states
+        total += Cost(np.array([plain]), np.array([spent.total + further]))
         context += made
     return total
 

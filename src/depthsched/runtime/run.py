@@ -84,15 +84,16 @@ class Run:
     def ranks(self) -> dict[str, float]:
         """Of a model that ranks share, what they exchanged in the decode steps; empty in one process.
 
-        ``size``, how many they are; ``all_reduces``, sums over them; ``bytes_sent`` by each rank; ``bytes_moved``,
-        these and what it read and wrote in its own memory.
+        ``size``, how many they are; ``all_reduces``, sums over them; ``bytes_sent`` by each rank, in the model's
+        dtype (compiled code on a CPU sums in float32); ``bytes_moved``, these and what it read and wrote in its own
+        memory.
         """
         exchange = self.shape.exchange
         if exchange is None:
             return {}
-        passes = [(depth, self.plan.bridge_params(depth)) for depth in self.trace.decode_depths]
-        sent = sum(exchange.values(*one) for one in passes) * self.shape.kv_bytes * len(self.tokens)
-        reduces = round(sum(exchange.all_reduces(*one) for one in passes))
+        params, passes = self.plan.bridge_params, self.trace.passes(len(self.tokens))
+        sent = sum(self.shape.sent(depth, params(depth)) * positions for depth, positions in passes)
+        reduces = round(sum(exchange.all_reduces(depth, params(depth)) for depth, _ in passes))
         return {"size": exchange.ranks, "all_reduces": reduces, "bytes_sent": sent, "bytes_moved": self.cost.total}
 
     @property

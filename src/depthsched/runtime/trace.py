@@ -92,11 +92,26 @@ class Trace:
     @property
     def mean_depth(self) -> float:
         """Mean depth of the decode steps; full depth when there is none. A pass over several positions counts once."""
-        depths = [s.depth + s.tried for s in self.steps[1:]]
-        if self.rounds is not None:
-            full = self.plan.num_layers
-            return sum(r.drafted * r.depth + full for r in self.rounds) / len(depths) if depths else float(full)
-        return sum(depths) / len(depths) if depths else float(self.plan.num_layers)
+        steps = len(self.steps) - 1
+        return sum(depth for depth, _ in self.passes(1)) / steps if steps > 0 else float(self.plan.num_layers)
+
+    def passes(self, batch: int) -> list[tuple[int, int]]:
+        """Every pass of the decode steps: its depth, and its positions of all rows together.
+
+        Parameters
+        ----------
+        batch : int
+            Rows of a run that is not lossless; a lossless one knows how many went on.
+        """
+        if self.rounds is None:
+            steps = self.steps[1:]
+            tried = [(s.tried, batch) for s in steps if s.tried]
+            return tried + [(s.depth, (1 + s.renewed) * batch) for s in steps]
+        found = []
+        for one in self.rounds:
+            rows = len(one.accepted)
+            found += [(one.depth, rows)] * one.drafted + [(self.plan.num_layers, rows * (one.drafted + 1))]
+        return found
 
     def layers(self, step: int) -> tuple[int, ...]:
         """The layers that ran at a step."""

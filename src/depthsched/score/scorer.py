@@ -89,7 +89,8 @@ def score(
     tokenizer : optional
         For plans whose schedules ask for ``token_class``.
     backend : str
-        What decodes step by step, as of :func:`depthsched.generate`.
+        What decodes step by step, as of :func:`depthsched.generate`; refused for a plan that is scored in one pass.
+        With ``method="auto"`` it is compared with full depth in one pass, eager.
     force : bool
         Drive a model family that is unknown or refused.
     progress : callable, optional
@@ -103,12 +104,12 @@ def score(
     Raises
     ------
     PlanError
-        No sample has a decode step, or ``method="staircase"`` for a plan that is not nested.
+        No sample has a decode step, ``method="staircase"`` for a plan that is not nested, or a backend for one pass.
     """
     adapter = adapter_for(model, force=force)
     for plan in plans:
         check_plan(plan, adapter)
-        _check_method(plan, method, renewal)
+        _check_method(plan, method, renewal, backend)
         refuse_signals(plan, tokenizer=tokenizer, checks=renewal is not None)
     usable = [sample for sample in samples if len(sample.completion) > 1]
     if not usable:
@@ -144,11 +145,16 @@ def _in_one_pass(plan: DepthPlan, renewal: Renewal | None) -> bool:
     return plan.nested and not (renewal is not None and renewal.acts)
 
 
-def _check_method(plan: DepthPlan, method: str, renewal: Renewal | None) -> None:
+def _check_method(plan: DepthPlan, method: str, renewal: Renewal | None, backend: str) -> None:
     if method not in METHODS:
         raise PlanError(f"unknown method {method!r}; use one of {', '.join(METHODS)}")
     if method == "staircase" and not plan.nested:
         raise PlanError(f"plan {plan.schedule!r} is not nested, so it has no staircase; use method='auto'")
+    if backend != "eager" and method != "step-by-step" and _in_one_pass(plan, renewal):
+        raise PlanError(
+            f"plan {plan.schedule!r} is scored in one pass, which backend={backend!r} has no part in; "
+            "use method='step-by-step', or leave the backend out"
+        )
     if method == "staircase" and not _in_one_pass(plan, renewal):
         raise PlanError("a run that checks tokens or renews its cache has no staircase; use method='auto'")
 

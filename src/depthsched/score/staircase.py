@@ -97,13 +97,14 @@ class Staircase:
         """Depth of every decode step of this batch."""
         return [plan.depth(step) for step in range(1, self.steps + 1)]
 
-    @torch.no_grad()
     def run(
         self,
         depths: Sequence[int],
         keep_sets: Mapping[int, Sequence[int]],
         bridges: Bridges | None = None,
         tap: Tap | None = None,
+        *,
+        gradient: bool = False,
     ) -> torch.Tensor:
         """Final states of every decode step, behind the last norm, ``[batch, S, hidden]``.
 
@@ -117,27 +118,20 @@ class Staircase:
         tap : callable, optional
             Gets every layer's index and the states that enter it, bridged; index L is the last norm's input.
             May return states to go on with.
+        gradient : bool
+            Record it for one.
 
         Raises
         ------
         PlanError
             A layer would run again after it was skipped.
         """
-        return self.passes(depths, keep_sets, bridges, tap)
-
-    def passes(
-        self,
-        depths: Sequence[int],
-        keep_sets: Mapping[int, Sequence[int]],
-        bridges: Bridges | None = None,
-        tap: Tap | None = None,
-    ) -> torch.Tensor:
-        """:meth:`run`, recorded for a gradient where one is asked for."""
         stairs = _stairs(depths, keep_sets, self.adapter.num_layers)
         cache = DynamicCache()
         for i, (keys, values) in enumerate(self.keys):
             cache.update(keys, values, i)
-        with stepping(self.adapter, stairs, _by_layer(depths, bridges or {}, self.adapter), tap):
+        spans = _by_layer(depths, bridges or {}, self.adapter)
+        with torch.set_grad_enabled(gradient), stepping(self.adapter, stairs, spans, tap):
             output = self.adapter.decoder(
                 input_ids=self.inputs,
                 attention_mask=self.mask,
