@@ -20,6 +20,7 @@ from depthsched.errors import RankError
 from depthsched.parallel import launch
 from depthsched.parallel.ranks import Ranks, joined
 from depthsched.profile import ModelIdentity, Profile
+from depthsched.runtime import selfcheck
 from depthsched.score import Sample, score
 
 Found = dict[str, Any]
@@ -74,14 +75,20 @@ def plans(layers: int, folder: str) -> list[str]:
 
 @contextmanager
 def counted() -> Iterator[list[int]]:
-    """Every sum over the ranks that compiled code asks for."""
-    sums, real = [], Ranks.reduce
+    """Every sum over the ranks that compiled code asks for, but for those of a check before its first run."""
+    sums, real, examine = [], Ranks.reduce, selfcheck.examine
 
     def reduce(self: Ranks, values: torch.Tensor) -> None:
         sums.append(values.numel())
         real(self, values)
 
-    with patch.object(Ranks, "reduce", reduce):
+    def examined(*args: Any, **kwargs: Any) -> selfcheck.Check:
+        before = len(sums)
+        found = examine(*args, **kwargs)
+        del sums[before:]
+        return found
+
+    with patch.object(Ranks, "reduce", reduce), patch.object(selfcheck, "examine", examined):
         yield sums
 
 

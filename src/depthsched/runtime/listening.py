@@ -35,7 +35,7 @@ class Listener:
         self.reader = SignalReader(self.plan, self.tokenizer)
         self._logits: Tensor | None = None
         self._tokens: Tensor | None = None
-        self._mask: Tensor | None = None
+        self._mask: Any = None
 
     @property
     def checked(self) -> Callable[[Tensor], None] | None:
@@ -58,7 +58,7 @@ class Listener:
 
     def prompt(self, mask: Any) -> None:
         """The mask of the prompts as ``generate`` has it; what a pass is called with may be made of it already."""
-        self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        self._mask = mask
 
     def before(self, given: Mapping[str, Any], *, prefill: bool) -> None:
         """What a pass is called with.
@@ -72,13 +72,12 @@ class Listener:
         if prefill:
             fed = given.get("inputs_embeds") if ids is None else ids
             assert fed is not None, "transformers gives one of the two"
+            held = given["past_key_values"].get_seq_length() if given.get("past_key_values") is not None else 0
             mask = self._mask
-            if mask is None:
-                if "prompt_tokens" in self.plan.needs:
-                    raise AttachError(
-                        "the schedule asks for prompt_tokens; give generate an attention_mask [rows, tokens]"
-                    )
-                mask = torch.ones(len(fed), fed.shape[1], dtype=torch.long)
+            if mask is not None and mask.dim() != 2 and "prompt_tokens" in self.plan.needs:
+                raise AttachError("the schedule asks for prompt_tokens; give generate an attention_mask [rows, tokens]")
+            if mask is None or mask.dim() != 2:  # transformers leaves out a mask that hides nothing
+                mask = torch.ones(len(fed), int(held) + fed.shape[1], dtype=torch.long)
             self.reader.begin(ids, mask)
         elif ids is not None:
             self._tokens = ids[:, -1]
