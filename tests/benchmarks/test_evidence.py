@@ -62,8 +62,6 @@ def test_together_they_measure_every_file_that_is_kept(lines: list[str]) -> None
         evidence.PEERS / "smollm2.json",
         evidence.QUALITY / "renewal.json",
         evidence.QUALITY / "adaptive.json",
-        evidence.PREDICT / "this.json",
-        evidence.OFFLOAD / "smollm2.json",
     }
     assert kept <= set(targets)
 

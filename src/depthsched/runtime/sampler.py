@@ -30,8 +30,8 @@ class Sampler:
 
     def __call__(self, input_ids: Tensor, logits: Tensor) -> Tensor:
         """The next token of each row, ``[batch]``, from logits ``[batch, vocabulary]``."""
-        # A copy: processors may write in place, and the signals are those of the untouched logits.
-        raw = logits.to(torch.float32, copy=True)
+        # A copy where processors may write in place: the signals are those of the untouched logits.
+        raw = logits.to(torch.float32, copy=bool(self.processors) or self._scores is not None)
         if self._logits is not None:
             self._logits.append(raw.clone())
         scores = self.processors(input_ids, raw)
