@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .schedule import DepthSchedule
 
 PROJECT = "depthsched"
+# Version of what a plug-in builds on: the hooks here and the classes they take. A change that breaks plug-ins raises it.
+API = 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
