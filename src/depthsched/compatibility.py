@@ -15,7 +15,7 @@ SOURCE = "0+source"
 def refuse_other_version(dist: importlib.metadata.Distribution | None, have: str) -> None:
     """Hold the requirement of an installed package against this depthsched, before any of its code runs.
 
-    pip does so when it installs; this is for packages that came without their dependencies, or before another depthsched.
+    pip does so when it installs; this is for packages that came without their dependencies, or before this depthsched.
 
     Parameters
     ----------

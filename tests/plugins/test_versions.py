@@ -20,21 +20,20 @@ def _listed(folder: Path) -> tuple[dict[str, str], set[str]]:
     return {row["plugin"]: row["error"] for row in found["failures"]}, {row["name"] for row in found["rows"]}
 
 
+NEWER = "was written for plug-in API {said}, and depthsched {have} has API {api}; install a newer depthsched"
+OLDER = "was written for plug-in API {said}, and depthsched {have} has API {api}; install a newer version of it"
+NO_NUMBER = "has the API {said!r}, which is no whole number; write API = {api}"
+
+
 @pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (f"API = {API + 1}", f"was written for plug-in API {API + 1}, and depthsched {HAVE} has API {API}; install a newer depthsched"),
-        (f"API = {API - 1}", f"was written for plug-in API {API - 1}, and depthsched {HAVE} has API {API}; install a newer version of it"),
-        ("API = 'one'", f"has the API 'one', which is no whole number; write API = {API}"),
-        ("API = True", f"has the API True, which is no whole number; write API = {API}"),
-        ("API = None", f"has the API None, which is no whole number; write API = {API}"),
-    ],
-)  # fmt: skip
-def test_another_api_is_refused(tmp_path: Path, line: str, said: str) -> None:
-    distribution(tmp_path, "a-other-plugin", line + schedule_code("Other", "other"))
+    ("said", "message"),
+    [(API + 1, NEWER), (API - 1, OLDER), ("one", NO_NUMBER), (True, NO_NUMBER), (None, NO_NUMBER)],
+)
+def test_another_api_is_refused(tmp_path: Path, said: object, message: str) -> None:
+    distribution(tmp_path, "a-other-plugin", f"API = {said!r}" + schedule_code("Other", "other"))
     distribution(tmp_path, "b-good-plugin", f"API = {API}" + schedule_code("Good", "good"))
     failures, names = _listed(tmp_path)
-    assert failures == {"a-other-plugin": said}
+    assert failures == {"a-other-plugin": message.format(said=said, have=HAVE, api=API)}
     assert "good" in names
     assert "other" not in names
 
