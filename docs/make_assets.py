@@ -14,12 +14,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from make_diagrams import DIAGRAMS
 from matplotlib.colors import ListedColormap
 
 import depthsched as ds
 from depthsched.drafts import MOST, draft_speedup
-
-from make_diagrams import DIAGRAMS
 
 ASSETS = Path(__file__).parent / "assets"
 LAYERS, HORIZON, MEAN = 32, 256, 24
