@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from make_diagrams import DIAGRAMS
 from matplotlib.colors import ListedColormap
 
 import depthsched as ds
@@ -22,9 +23,15 @@ from depthsched.drafts import MOST, draft_speedup
 ASSETS = Path(__file__).parent / "assets"
 LAYERS, HORIZON, MEAN = 32, 256, 24
 THEMES = {
-    "light": {"ink": "#30343b", "faint": "#c9ccd3", "skipped": "#e4e6ec", "ran": "#3f51b5"},
-    "dark": {"ink": "#d5d8e0", "faint": "#4a4f5c", "skipped": "#343846", "ran": "#7f8fe8"},
-}
+    "light": {
+        "ink": "#30343b", "faint": "#c9ccd3", "skipped": "#e4e6ec", "ran": "#3f51b5",
+        "accent": "#c2571a", "arrow": "#c9d0f5", "on": "#ffffff",
+    },
+    "dark": {
+        "ink": "#d5d8e0", "faint": "#4a4f5c", "skipped": "#343846", "ran": "#7f8fe8",
+        "accent": "#f0965a", "arrow": "#2a3270", "on": "#14161c",
+    },
+}  # fmt: skip
 # Four colours that stay apart for colour-blind readers, on white and on dark grey.
 COLOURS = {
     "light": {"d3": "#3f51b5", "linear": "#c2571a", "step": "#14806b", "constant": "#8a8f99"},
@@ -146,6 +153,8 @@ def main() -> None:
         depth_curves(theme)
         layer_map(theme)
         break_even(theme)
+        for name, draw in DIAGRAMS.items():
+            _save(draw(THEMES[theme]), f"{name}-{theme}")
 
 
 if __name__ == "__main__":

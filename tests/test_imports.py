@@ -15,11 +15,12 @@ ROOT = Path(depthsched.__file__).parent
 # From left to right: idea, plan, model, run, judge, show. A part may import what stands left of it or with it.
 FLOW = [
     {"errors", "text"},
-    {"placement", "files", "stats", "classes", "values", "bridge", "encoding"},
+    {"deprecation", "placement", "files", "stats", "classes", "values", "bridge", "encoding"},
     {"settings", "blocks", "native", "signals", "parallel"},
     {"fingerprint"},
     {"schedule", "cost", "drafts", "damage"},
     {"schedules", "order", "ranker", "hookspecs", "profile"},
+    {"compatibility"},
     {"plugins"},
     {"depthplan"},
     {"planspec"},
@@ -38,6 +39,8 @@ NO_TORCH = {
     "files",
     "stats",
     "classes",
+    "compatibility",
+    "deprecation",
     "values",
     "settings",
     "signals",

@@ -8,29 +8,85 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 
 from ..process import ROOT
-from . import adaptive, lossless, offload, peers, predict, premise, quality, renewal, signal, speed, tasks
+from . import (
+    adaptive,
+    found,
+    found_scores,
+    lossless,
+    offload,
+    peers,
+    predict,
+    premise,
+    quality,
+    renewal,
+    signal,
+    speed,
+    tasks,
+)
 
 RESULTS = ROOT / "docs" / "results"
-PAGES: dict[str, dict[Path, dict[str, Callable[[], str]]]] = {
-    "speed": {ROOT / "docs" / "results.md": {"all": lambda: speed.tables(RESULTS / "data")}},
-    "quality": {
-        RESULTS / "quality.md": quality.tables(RESULTS / "quality"),
-        RESULTS / "position.md": quality.position_tables(RESULTS / "quality"),
-        RESULTS / "renewal.md": renewal.tables(RESULTS / "quality" / "renewal.json"),
-        RESULTS / "adaptive.md": adaptive.tables(RESULTS / "quality" / "adaptive.json"),
+QUALITY = RESULTS / "quality"
+PREDICTED = predict.tables(RESULTS / "predict", RESULTS / "gpu")
+Tables = dict[str, Callable[[], str]]
+
+
+def _page(say: Callable[[], str], tables: Tables) -> Tables:
+    """A page of results: three sentences first."""
+    return {"found": say, **tables}
+
+
+PAGES: dict[str, dict[Path, Tables]] = {
+    "speed": {
+        ROOT / "docs" / "results.md": _page(
+            lambda: found.speed(RESULTS / "data"), {"all": lambda: speed.tables(RESULTS / "data")}
+        )
     },
-    "tasks": {RESULTS / "tasks.md": {"all": lambda: tasks.tables(RESULTS / "tasks")}},
-    "gpu": {RESULTS / "gpu.md": {"all": lambda: speed.tables(RESULTS / "gpu")}},
-    "lossless": {RESULTS / "lossless.md": {"all": lambda: lossless.tables(RESULTS / "lossless")}},
-    "premise": {RESULTS / "premise.md": premise.tables(RESULTS / "premise")},
-    "signal": {RESULTS / "signal.md": signal.tables(RESULTS / "signal")},
-    "predict": {RESULTS / "predict.md": predict.tables(RESULTS / "predict", RESULTS / "gpu")},
+    "quality": {
+        RESULTS / "quality.md": _page(lambda: found_scores.quality(QUALITY), quality.tables(QUALITY)),
+        RESULTS / "position.md": _page(lambda: found_scores.position(QUALITY), quality.position_tables(QUALITY)),
+        RESULTS / "renewal.md": _page(
+            lambda: found_scores.renewal(QUALITY / "renewal.json"), renewal.tables(QUALITY / "renewal.json")
+        ),
+        RESULTS / "adaptive.md": _page(
+            lambda: found_scores.adaptive(QUALITY / "adaptive.json"), adaptive.tables(QUALITY / "adaptive.json")
+        ),
+    },
+    "tasks": {
+        RESULTS / "tasks.md": _page(
+            lambda: found_scores.tasks(RESULTS / "tasks"), {"all": lambda: tasks.tables(RESULTS / "tasks")}
+        )
+    },
+    "gpu": {
+        RESULTS / "gpu.md": _page(lambda: found.gpu(RESULTS / "gpu"), {"all": lambda: speed.tables(RESULTS / "gpu")})
+    },
+    "lossless": {
+        RESULTS / "lossless.md": _page(
+            lambda: found.lossless(RESULTS / "lossless"), {"all": lambda: lossless.tables(RESULTS / "lossless")}
+        )
+    },
+    "premise": {
+        RESULTS / "premise.md": _page(
+            lambda: found_scores.premise(RESULTS / "premise"), premise.tables(RESULTS / "premise")
+        )
+    },
+    "signal": {
+        RESULTS / "signal.md": _page(lambda: found_scores.signal(RESULTS / "signal"), signal.tables(RESULTS / "signal"))
+    },
+    "predict": {
+        RESULTS / "predict.md": _page(
+            lambda: found.predict(RESULTS / "predict", PREDICTED["h200"], PREDICTED["published"]), PREDICTED
+        )
+    },
     "offload": {
         ROOT / "docs" / "how-to" / "offload.md": {
             "offload": lambda: offload.table_of(RESULTS / "offload" / "smollm2.json")
         }
     },
-    "peers": {RESULTS / "peers.md": {"all": lambda: peers.tables(RESULTS / "peers")}},
+    "peers": {
+        RESULTS / "peers.md": _page(
+            lambda: found.peers(RESULTS / "peers"), {"all": lambda: peers.tables(RESULTS / "peers")}
+        )
+    },
 }
 
 

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import depthsched as ds
 
+API = 1
+
 SHARE = 0.9
 """Of the threshold that stays; the rest decays."""
 

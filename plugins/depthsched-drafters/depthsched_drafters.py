@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from depthsched.calibrate import Study
 
+API = 1
 Layers = tuple[int, ...]
 Score = Callable[[Iterable[int]], float]
 

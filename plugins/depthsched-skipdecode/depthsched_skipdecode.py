@@ -10,6 +10,8 @@ import numpy as np
 import depthsched as ds
 from depthsched.errors import SettingsError
 
+API = 1
+
 
 @dataclass(frozen=True)
 class SkipDecode(ds.DepthSchedule):

@@ -6,6 +6,8 @@ from typing import Literal
 
 import depthsched as ds
 
+API = 1
+
 
 @dataclass(frozen=True)
 class Unified(ds.LayerOrder):

@@ -52,5 +52,9 @@ class DepthschedWarning(UserWarning):
     """Something runs as asked and may not be what was meant. The command line prints it as one line."""
 
 
+class DeprecatedWarning(DepthschedWarning, FutureWarning):
+    """A public name was used that a later version no longer has. Shown to everyone, not to developers alone."""
+
+
 class MissingExtraError(DepthschedError, ImportError):
     """A package of an optional extra is not installed."""

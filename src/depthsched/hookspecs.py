@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .schedule import DepthSchedule
 
 PROJECT = "depthsched"
+# Version of the hooks here and of the classes they take: a change that breaks plug-ins raises it.
+API = 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

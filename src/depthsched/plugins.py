@@ -17,6 +17,7 @@ import pluggy
 
 from . import hookspecs
 from .classes import refuse
+from .compatibility import SOURCE, refuse_other_api, refuse_other_version
 from .errors import DepthschedError, PluginError, SettingsError, UnknownNameError
 from .files import digest
 from .hookspecs import PROJECT
@@ -110,7 +111,7 @@ def version() -> str:
     try:
         return importlib.metadata.version("depthsched")
     except importlib.metadata.PackageNotFoundError:
-        return "0+source"
+        return SOURCE
 
 
 @functools.cache
@@ -121,7 +122,7 @@ def registry() -> Registry:
     ------
     PluginError
         Two plug-ins register one name. A plug-in that fails to import raises nothing: it is recorded in
-        ``failures`` under its name, and the rest work.
+        ``failures`` under its name, and the rest work. So is one for another version of depthsched.
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -152,7 +153,10 @@ def _load_entry_points(result: Registry) -> None:
         origin = Origin(dist.name if dist else point.name, dist.version if dist else "")
         name = origin.plugin if origin.plugin not in result.origins else f"{origin.plugin}:{point.name}"
         try:
-            _register(result.manager, point.load(), name)
+            refuse_other_version(dist, version())
+            plugin = point.load()
+            refuse_other_api(plugin, version())
+            _register(result.manager, plugin, name)
         except (Exception, SystemExit) as error:  # whatever an import raises: this plug-in is out, the rest work
             result.failures[name] = _said(error)
         else:
@@ -246,6 +250,7 @@ def _from_file(spec: str, base: type[Any]) -> Any:
     path = Path(path_text + ".py").expanduser()
     class_name, settings = split_spec(rest.removeprefix(":"))
     module = _run_file(path)
+    refuse_other_api(module, version(), f"{path} ")
     found = {k: v for k, v in vars(module).items() if _is_own(v, base, module.__name__)}
     if not class_name and len(found) == 1:
         class_name = next(iter(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 
 import depthsched as ds
 from benchmarks.common import beside
-from benchmarks.pages import adaptive, lossless, offload, predict, renewal, speed
+from benchmarks.pages import adaptive, found_scores, lossless, offload, predict, renewal, speed
 from benchmarks.prompts import FIT, GSM8K, IFEVAL_FIT, TEST
 
 from ..commands import Result
@@ -208,6 +209,8 @@ def test_runs_that_renew_beside_schedules_of_the_same_bytes(run: Run, folder: Pa
     (tmp_path / "renewal.json").write_text(result.out)
     tables = {name: make() for name, make in renewal.tables(tmp_path / "renewal.json").items()}
     assert "| constant, renew every 4 |" in tables["renewed"]
+    said = found_scores.renewal(tmp_path / "renewal.json")
+    assert f"By bytes the {len(found['rows'])} runs save" in said
     assert "`constant:depth=7`" in tables["beside"]
 
 
@@ -264,6 +267,8 @@ def test_adaptive_rules_beside_constant_depth(run: Run, folder: Path, tmp_path: 
     (tmp_path / "adaptive.json").write_text(result.out)
     tables = {name: make() for name, make in adaptive.tables(tmp_path / "adaptive.json").items()}
     assert tables["rules"].count("\n") == len(found["rows"]) + 1
+    said = found_scores.adaptive(tmp_path / "adaptive.json")
+    assert re.match(r"At equal bytes \d+ of \d+ rules have less KL than constant depth", said)
     assert "`rules:ByClass:depth=5,after=digit`" in tables["rules"]
     assert tables["constants"].count("\n") == LAYERS - 4 + 2
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import pages
+from benchmarks.pages import found_scores
 from benchmarks.pages.markdown import section, spread, table
 from depthsched.errors import SettingsError
 
@@ -52,6 +55,49 @@ def test_every_plan_of_every_task_is_on_the_page() -> None:
             assert task.removeprefix("bbh_cot_fewshot_").replace("_", " ") in page
         for plan in plans:
             assert f"`{plan.partition('=.venv')[0]}`" in page
+
+
+RESULTS = [DOCS / "results.md", *sorted((DOCS / "results").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=lambda page: page.name)
+def test_a_page_of_results_starts_with_three_sentences(page: Path) -> None:
+    """From the same data as its tables, or that nothing was measured; before anything on how."""
+    first = re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8")).split("\n\n")
+    title, said = [part.strip() for part in first if part.strip()][:2]
+    assert title.startswith("# ")
+    assert len(re.findall(r"[.](?=\s|$)", said)) == 3, said
+    assert any(character.isdigit() for character in said) or "Nothing is found yet" in said
+
+
+def test_the_sentences_follow_the_data(tmp_path: Path) -> None:
+    shutil.copytree(DOCS / "results" / "quality", tmp_path / "quality")
+    path = tmp_path / "quality" / "position.json"
+    found = json.loads(path.read_text())
+    before = found_scores.position(path.parent)
+    for row in found["rows"]:
+        row["kl_less_constant"] = {"mean": -1.0, "low": -2.0, "high": -0.5}
+    path.write_text(json.dumps(found))
+    after = found_scores.position(path.parent)
+    assert before != after
+    assert "0 of 7 falling schedules have more KL than constant depth, and 7 less" in after
+
+
+def test_the_sentences_on_the_premise(tmp_path: Path) -> None:
+    def row(slope: float, low: float) -> dict[str, object]:
+        trend = {"mean": slope, "low": low, "high": slope + 1}
+        kind = {"kind": "one-step", "trend_per_100_steps": {"least": trend}}
+        return {
+            "trend_per_100_steps": {"nll": trend},
+            "kinds": [{**kind, "headroom": [{"level": 0.99, "bytes_speedup": 1.5}]}],
+        }
+
+    assert found_scores.premise(tmp_path).startswith("Nothing is found yet: the premise was not measured.")
+    (tmp_path / "gsm8k.json").write_text(json.dumps({"rows": [row(0.5, 0.1)]}))
+    (tmp_path / "xquad.json").write_text(json.dumps({"rows": [row(-0.2, -0.9)]}))
+    said = found_scores.premise(tmp_path)
+    assert "changes by -0.20 to +0.50 nats; 1 of 2 sets of prompts exclude no change." in said
+    assert "would save 1.50x at 99% agreement" in said
 
 
 def test_one_word_for_bytes_saved() -> None:

@@ -18,7 +18,7 @@ import pytest
 from .pages import DOCS, ROOT, Block, blocks, pages_with
 
 BIN = Path(sys.executable).parent
-TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+TUTORIALS = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "plugins" / "from-paper.md"]
 
 
 def _uses_model(found: list[Block]) -> bool:
@@ -55,6 +55,7 @@ def test_shell_blocks(page: Path, folder: Path) -> None:
     _install(found, folder)
     commands = [line for block in found for line in block.commands("depthsched") + block.commands("pytest")]
     assert commands, f"{page.name} shows no command"
+    commands = [line for line in commands if line not in _begun(found)]
     _need_model(found)
     for line in commands:
         program, *arguments = shlex.split(line)
@@ -97,7 +98,9 @@ def _script(found: list[Block], folder: Path) -> Path:
 
 
 def _install(found: list[Block], folder: Path) -> None:
-    """Write the files of a page, and do its ``pip install`` into a folder of this test."""
+    """Begin the plug-ins of a page, write its files, and do its ``pip install`` into a folder of this test."""
+    for line in _begun(found):
+        assert _run([str(BIN / "depthsched"), *shlex.split(line)[1:]], folder).returncode == 0, line
     for block in found:
         if block.is_file:
             path = folder / block.title
@@ -106,6 +109,11 @@ def _install(found: list[Block], folder: Path) -> None:
     for project in (line.split()[-1] for block in found for line in block.commands("pip") if "./" in line):
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
         subprocess.run([*install, "--target", "installed", project], cwd=folder, check=True, timeout=300)
+
+
+def _begun(found: list[Block]) -> list[str]:
+    """The lines that begin a plug-in: before the files of the page, which replace some of theirs."""
+    return [line for block in found for line in block.commands("depthsched") if line.startswith("depthsched new ")]
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

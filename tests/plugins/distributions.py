@@ -11,13 +11,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def distribution(folder: Path, name: str, code: str, *, version: str = "1.0") -> str:
+def distribution(folder: Path, name: str, code: str, *, version: str = "1.0", needs: str = "") -> str:
     """Put a distribution with one module and its entry point into ``folder``, as pip leaves one behind."""
     module = name.replace("-", "_")
     (folder / f"{module}.py").write_text(dedent(code))
     info = folder / f"{module}-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    requires = f"Requires-Dist: {needs}\n" if needs else ""
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
     (info / "entry_points.txt").write_text(f"[depthsched]\n{module} = {module}\n")
     return name
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -45,6 +46,8 @@ def test_the_plug_in_is_complete(folder: Path) -> None:
     assert project["license"] == "Apache-2.0"
     assert project["dependencies"] == ["depthsched"]
     assert project["entry-points"]["depthsched"]
+    stated = [path for path in folder.rglob("*.py") if re.search(r"^API = \d+$", path.read_text(), re.MULTILINE)]
+    assert stated, f"{folder.name} does not say for which API it was written: API = 1 in the module of its entry point"
     assert (folder / "README.md").read_text().startswith(f"# {folder.name}\n")
 
 

@@ -8,6 +8,8 @@ from .removal import Sleb
 from .states import ShortGPT, Uidl
 from .sublayers import AdaSkip, ConfLayers
 
+API = 1
+
 RANKERS: tuple[type[ds.LayerRanker], ...] = (ShortGPT, Uidl, Sleb, AdaSkip, ConfLayers)
 
 

@@ -7,6 +7,8 @@ import typer
 
 import depthsched as ds
 
+API = 1
+
 
 @ds.hookimpl
 def register_commands(app: typer.Typer) -> None:

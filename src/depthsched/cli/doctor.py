@@ -13,6 +13,7 @@ from .. import models, plugins
 from ..environment import BROWSERS, installed, machine, program, versions
 from ..errors import ModelError, SettingsError
 from ..files import cache_folder
+from ..hookspecs import API
 from .doctor_check import check_backends
 from .output import DeviceOption, DtypeOption, JsonOption, WeightsOption, console, print_json, table
 
@@ -61,7 +62,8 @@ def _plugins() -> list[Finding]:
     registry = plugins.registry()
     plugins.adapter_classes()
     good = [Finding(f"plug-in {name}", True, origin.version) for name, origin in registry.origins.items()]
-    return [*good[1:], *(Finding(f"plug-in {name}", False, text) for name, text in registry.failures.items())]
+    api = Finding("plug-in API", True, str(API))
+    return [api, *good[1:], *(Finding(f"plug-in {name}", False, text) for name, text in registry.failures.items())]
 
 
 def _embedded() -> Finding:

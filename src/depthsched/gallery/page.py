@@ -35,6 +35,7 @@ def page(found: Measured) -> str:
     gallery = found.gallery
     text = [
         "# Gallery\n",
+        f"{sentences(found)}\n",
         f"Every schedule at equal bytes on `{gallery.model}`, {gallery.dtype}, {gallery.limit} prompts of "
         f"`{Path(found.inputs.prompts).name}`, the model's own answers up to {gallery.max_new_tokens} tokens, "
         "teacher-forced. The least KL comes first. *Less constant* is the difference from constant depth of the same "
@@ -43,9 +44,9 @@ def page(found: Measured) -> str:
         "has its own length of answers, so that these are not equal.\n",
     ]
     if not found.rows:
-        return "\n".join([*text, "Not measured yet.\n"])
+        return "\n".join(text)
     text.append(f"![Quality against bytes saved]({PICTURE})\n")
-    for budget in dict.fromkeys(row.entry.budget for row in found.rows):
+    for budget in _budgets(found):
         rows = [row for row in found.rows if row.entry.budget == budget]
         text += [
             f"## {title(budget)}\n",
@@ -56,6 +57,33 @@ def page(found: Measured) -> str:
         cells = [[f"`{e.spec}`", e.group.label, title(e.budget), why] for e, why in found.missing]
         text += ["## Without a row\n", _table(["schedule", "layers", "bytes saved", "why"], cells)]
     return "\n".join(text)
+
+
+def sentences(found: Measured) -> str:
+    """What was found, in three sentences."""
+    if not found.rows:
+        return (
+            "Nothing is found yet: the gallery is not measured. The page will rank schedules, orders and profiles at "
+            "equal bytes. `depthsched gallery run` fills it."
+        )
+    judged = [row for row in found.rows if row.verdict and row.entry.spec.partition(":")[0] != CONSTANT]
+    words = [verdict_of(row) for row in judged]
+    least = {budget: next(row for row in found.rows if row.entry.budget == budget) for budget in _budgets(found)}
+    first = "; ".join(f"{title(b)}: `{_schedule(row)}`, {row.entry.group.label}" for b, row in least.items())
+    return (
+        f"Of {len(words)} plans that are compared with constant depth at their own bytes, {words.count('better')} are "
+        f"better and {words.count('worse')} worse by KL. The others are not told from it with {found.gallery.limit} "
+        "prompts. "
+        f"The least KL at each saving has {first}."
+    )
+
+
+def _budgets(found: Measured) -> list[float | None]:
+    return list(dict.fromkeys(row.entry.budget for row in found.rows))
+
+
+def _schedule(row: Row) -> str:
+    return (row.entry.plan or "").partition("@")[0].partition("+profile=")[0]
 
 
 def title(budget: float | None) -> str:
@@ -91,8 +119,7 @@ def sentence(row: Row, peers: Sequence[Row]) -> str:
     """Where a row stands among those of its budget, and against constant depth."""
     same = [peer.entry for peer in peers if peer.entry.budget == row.entry.budget]
     stands = "" if row.entry.budget is None else f"; place {same.index(row.entry) + 1} of {len(same)} by KL"
-    schedule = (row.entry.plan or "").partition("@")[0].partition("+profile=")[0]
-    text = f"{schedule}, {row.entry.group.label}: {title(row.entry.budget)}, saves {row.saved:.3f}x{stands}"
+    text = f"{_schedule(row)}, {row.entry.group.label}: {title(row.entry.budget)}, saves {row.saved:.3f}x{stands}"
     if row.verdict is None:
         return f"{text}; {row.unjudged}"
     beside = " and ".join(row.verdict.between)
@@ -118,11 +145,10 @@ def _score(task: Mapping[str, Any]) -> str:
 
 def _cells(place: int, row: Row, tasks: Sequence[str]) -> list[str]:
     less = shown(row.verdict.kl.to_json(), "+") if row.verdict else ""
-    schedule = (row.entry.plan or "").partition("@")[0].partition("+profile=")[0]
     scores = {_task(t): _score(t) for t in row.tasks}
     return [
         str(place),
-        f"`{schedule}`",
+        f"`{_schedule(row)}`",
         row.entry.group.label,
         f"{row.saved:.3f}",
         shown(row.kl),
