@@ -91,7 +91,15 @@ def execute(book: Any, folder: Path, environment: Mapping[str, str] | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     spec = folder / ".kernels" / "python3"
     spec.mkdir(parents=True)
-    argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [
+        sys.executable,
+        "-Xfrozen_modules=off",
+        "-m",
+        "ipykernel_launcher",
+        "-f",
+        "{connection_file}",
+        "--log-level=ERROR",
+    ]
     (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
     work = folder / "work"
     work.mkdir()
@@ -114,6 +122,7 @@ def quiet(folder: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sources),
         "HF_HUB_OFFLINE": "1",
         "TQDM_DISABLE": "1",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # widgets, which nothing here uses
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "IPYTHONDIR": str(folder / ".ipython"),
