@@ -15,7 +15,7 @@ ROOT = Path(depthsched.__file__).parent
 # From left to right: idea, plan, model, run, judge, show. A part may import what stands left of it or with it.
 FLOW = [
     {"errors", "text"},
-    {"deprecation", "placement", "files", "stats", "classes", "values", "bridge", "encoding"},
+    {"deprecation", "placement", "files", "stats", "classes", "values", "bridge", "encoding", "display"},
     {"settings", "blocks", "native", "signals", "parallel"},
     {"fingerprint"},
     {"schedule", "cost", "drafts", "damage"},
@@ -36,6 +36,7 @@ PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
 NO_TORCH = {
     "errors",
     "text",
+    "display",
     "files",
     "stats",
     "classes",

@@ -260,6 +260,11 @@ class DepthPlan:
         """The depth curve as one line of block characters, each the mean of its share of the steps."""
         return sparkline(self.depths, self.num_layers, width)
 
+    def _repr_html_(self) -> str:
+        from .display.views import plan_html
+
+        return plan_html(self)
+
 
 def _decider(spec: str) -> AdaptiveSchedule:
     schedule = parse_schedule(spec)

@@ -44,3 +44,16 @@ def model_inputs(rows: Sequence[Sequence[int]], device: Any = None) -> dict[str,
     """:func:`left_padded` rows as a model takes them: ``input_ids`` and ``attention_mask``."""
     ids, mask = left_padded(rows)
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
+    """The text that each token adds."""
+    found, done = [], ""
+    for end in range(1, len(tokens) + 1):
+        now = tokenizer.decode(tokens[:end])
+        if now.endswith("�") and end < len(tokens):
+            found.append("")  # a character that needs its next tokens
+            continue
+        found.append(now[len(done) :])
+        done = now
+    return found

@@ -222,6 +222,11 @@ class Profile:
         write_atomic(path / JSON_NAME, json.dumps({**content, "checksum": checksum(content)}, indent=1).encode())
         return Profile.load(path)
 
+    def _repr_html_(self) -> str:
+        from .display.views import profile_html
+
+        return profile_html(self)
+
     @property
     def num_layers(self) -> int:
         """Decoder layers of the model."""

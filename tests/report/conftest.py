@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..sweep.helpers import make_folder, write_grid
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 # What a model might say or be asked: it must not end the script that holds it, nor become markup.
-NASTY = "</script><img src=x onerror=alert(1)> & <!-- \u2028 {{ 7 * 7 }}"
+NASTY = "</script><img src=x onerror=alert(1)> & <!-- \u2028\u202e\x1b[2J {{ 7 * 7 }}"
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def sweep(tmp_path_factory, smollm2) -> Path:
     folder = make_folder(tmp_path_factory.mktemp("report"), smollm2[1])
     with (folder / "prompts.jsonl").open() as file:
         rows = file.read()
-    (folder / "prompts.jsonl").write_text('{"prompt": "' + NASTY.replace("\u2028", "\\u2028") + '"}\n' + rows)
+    (folder / "prompts.jsonl").write_text(json.dumps({"prompt": NASTY}) + "\n" + rows)
     grid = write_grid(
         folder,
         measure=["score", "bench"],

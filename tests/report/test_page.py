@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from depthsched.display.escape import visible
+
 from .conftest import NASTY
 
 pytestmark = pytest.mark.slow
@@ -30,9 +32,11 @@ def test_it_loads_without_a_word_and_without_the_network(open_page, html):
 def test_a_prompt_cannot_become_markup(open_page, html):
     page = open_page()
     page.select_option("#prompt", index=0)
-    assert NASTY.strip() in page.locator("#asked").text_content()
+    assert visible(NASTY.strip()) in page.locator("#asked").text_content()
     assert page.locator("img[src=x]").count() == 0
     assert "<img src=x" not in html.read_text()
+    assert "␛[2J" in visible(NASTY)
+    assert not set("\x1b\u202e\u2028") & set(page.content())
 
 
 def test_every_token_of_an_answer_has_its_depth_and_tip(open_page, data):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import depthsched as ds
+from depthsched.encoding import pieces
 from depthsched.score import token_map
-from depthsched.score.tokens import pieces
 
 from ..tiny import make_tiny
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..score.tokens import pieces
+from ..encoding import pieces
 from ..text import ranges
 from .depths import KINDS, Answer
 from .result import OracleResult

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ..display.escape import visible_in
 from ..errors import SettingsError
 from ..files import write_atomic
 from .charts import DARK, LIGHT, draw_curves, draw_frontier, draw_tasks, to_png, to_svg
@@ -33,6 +34,7 @@ def save_report(data: Mapping[str, Any], folder: str | Path) -> list[Path]:
         The folder cannot be written.
     """
     target = Path(folder).expanduser()
+    data = visible_in(data)
     pictures = _pictures(data)
     files = [(target / "report.html", page(data, pictures).encode())]
     files += [(target / f"{p['name']}.png", to_png(p["draw"], *p["arguments"], LIGHT)) for p in pictures]
@@ -52,6 +54,7 @@ def page(
     """The page as text; pictures and tables are those of a sweep where others are not given."""
     import jinja2
 
+    data, shown = visible_in(data), visible_in(shown)
     maps = fitting_maps(data["maps"])
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

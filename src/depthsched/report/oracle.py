@@ -147,8 +147,10 @@ def oracle_page(rows: Sequence[Row], maps: Sequence[Row], context: Mapping[str, 
     context : mapping
         ``model`` and ``versions``.
     """
+    from ..display.escape import visible_in
     from .html import page
 
+    rows = visible_in(rows)
     about = f"The oracle on {rows[0]['prompts']} prompts and {rows[0]['tokens']} decode steps"
     data = {
         "models": [context["model"]],

@@ -99,7 +99,8 @@ def generate(
         each sentence, with ``recompute``.
     **generate_kwargs
         What ``model.generate`` takes for greedy decoding or sampling: logits processors, stopping criteria,
-        ``stop_strings`` with ``tokenizer`` (which a schedule that asks for ``token_class`` needs too),
+        ``stop_strings`` with ``tokenizer`` (which a schedule that asks for ``token_class`` needs too, and a run
+        that shows its text in a notebook),
         ``generation_config``, ``output_scores`` and ``output_logits`` (in ``Run.scores`` and ``Run.logits``), ...
         An argument that would not be followed is refused by name;
         :mod:`depthsched.runtime.arguments` lists them all.
@@ -185,6 +186,7 @@ def generate(
         scores=loop.scores,
         logits=loop.logits,
         cache=loop.cache,
+        tokenizer=tokenizer,
     )
 
 

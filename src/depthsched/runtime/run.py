@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..cost import Cost, ModelShape
+from ..display.views import run_html
 from ..plans import DepthPlan
 from .cache import RunCache
 from .rounds import lossless_cost, report_lines, summary
@@ -40,6 +41,8 @@ class Run:
     scores, logits : tuple of torch.Tensor or None
         With ``output_scores`` and ``output_logits``: of each step ``[batch, vocabulary]`` float32, after and before
         the logits processors.
+    tokenizer : transformers tokenizer or None
+        The one that ``generate`` was given, for the text of a run that shows itself in a notebook.
     """
 
     tokens: torch.Tensor
@@ -53,6 +56,7 @@ class Run:
     scores: tuple[torch.Tensor, ...] | None = None
     logits: tuple[torch.Tensor, ...] | None = None
     cache: RunCache | None = field(default=None, repr=False, compare=False)
+    tokenizer: Any = field(default=None, repr=False, compare=False)
 
     @property
     def plan(self) -> DepthPlan:
@@ -149,6 +153,9 @@ class Run:
         )
         renewed = [renewal_line(renewed_in(self.trace))] if self.trace.renewal is not None else []
         return "\n".join([lines, *renewed, *self.drafting])
+
+    def _repr_html_(self) -> str:
+        return run_html(self)
 
     @property
     def drafting(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..display.views import score_html
 from ..stats import Interval, bootstrap
 
 METRICS = ("kl", "agreement", "nll_full", "nll")
@@ -102,6 +103,9 @@ class ScoreResult:
     def perplexity(self) -> float:
         """Perplexity of the completions under the plan."""
         return math.exp(min(self.nll.mean, 700))
+
+    def _repr_html_(self) -> str:
+        return score_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; intervals are ``{mean, low, high}`` under ``intervals``."""

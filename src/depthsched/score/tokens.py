@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..display.views import token_map_html
+from ..encoding import pieces
 from ..plans import DepthPlan
 from ..runtime.generate import generate
 
@@ -50,6 +52,9 @@ class TokenMap:
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        return token_map_html(self)
 
 
 class _Likeliest:
@@ -113,16 +118,3 @@ def token_map(
         full_probability=tuple(round(p, 5) for p in chosen.tolist()),
         agree=tuple(a == b for a, b in zip(likeliest.indices.tolist(), tokens, strict=True)),
     )
-
-
-def pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """The text that each token adds."""
-    found, done = [], ""
-    for end in range(1, len(tokens) + 1):
-        now = tokenizer.decode(tokens[:end])
-        if now.endswith("�") and end < len(tokens):
-            found.append("")  # a character that needs its next tokens
-            continue
-        found.append(now[len(done) :])
-        done = now
-    return found

@@ -2,7 +2,7 @@
 
 from .cells import Cell
 from .grid import Grid, read_grid
-from .run import run_sweep
+from .run import Outcome, SweepResult, run_sweep
 from .store import Record, Store
 
-__all__ = ["Cell", "Grid", "Record", "Store", "read_grid", "run_sweep"]
+__all__ = ["Cell", "Grid", "Outcome", "Record", "Store", "SweepResult", "read_grid", "run_sweep"]

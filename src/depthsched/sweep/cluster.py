@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..text import one_line
 from .cells import Cell
-from .run import Notice, Outcome, attempt, forget_failed, run_sweep
+from .run import Notice, Outcome, SweepResult, attempt, forget_failed, run_sweep
 from .store import Record, Store
 
 _RETRIES = 3
@@ -25,7 +25,7 @@ def run_on_ray(
     retry: bool = False,
     versions: Mapping[str, str] | None = None,
     notice: Notice = lambda record, ran: None,
-) -> list[Outcome]:
+) -> SweepResult:
     """As :func:`run_sweep`, with the cells on the workers of the Ray cluster that ``ray.init()`` finds, or a local one.
 
     This process holds the claims and writes the files, so the workers need the models, prompts and profiles at the
@@ -59,7 +59,7 @@ def run_on_ray(
 
     # What another process was at, and does it here should that one have died.
     rest = run_sweep(cells, store, versions=versions, notice=notice_others)
-    return [Outcome(outcome.record, outcome.ran or outcome.record.cell.id in ran) for outcome in rest]
+    return SweepResult(Outcome(outcome.record, outcome.ran or outcome.record.cell.id in ran) for outcome in rest)
 
 
 def _run(

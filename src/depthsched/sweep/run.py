@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..display.views import sweep_html
 from ..errors import DepthschedError
 from ..text import one_line
 from .cells import Cell
@@ -32,6 +33,13 @@ class Outcome:
     ran: bool
 
 
+class SweepResult(list[Outcome]):
+    """The cells of a sweep, in the order of the grid. A notebook shows them as a table and a picture."""
+
+    def _repr_html_(self) -> str:
+        return sweep_html(self)
+
+
 def run_sweep(
     cells: Sequence[Cell],
     store: Store,
@@ -39,7 +47,7 @@ def run_sweep(
     retry: bool = False,
     versions: Mapping[str, str] | None = None,
     notice: Notice = lambda record, ran: None,
-) -> list[Outcome]:
+) -> SweepResult:
     """Finish every cell: do those that nobody has done, and wait for those that another process is doing.
 
     Parameters
@@ -55,7 +63,8 @@ def run_sweep(
 
     Returns
     -------
-    list of Outcome
+    SweepResult
+        A list of :class:`Outcome`.
         In the order of the cells.
     """
     outcomes: dict[str, Outcome] = {}
@@ -74,7 +83,7 @@ def run_sweep(
         if left:
             time.sleep(_POLL_SECONDS)
         waiting = left
-    return [outcomes[cell.id] for cell in cells]
+    return SweepResult(outcomes[cell.id] for cell in cells)
 
 
 def forget_failed(cells: Sequence[Cell], store: Store) -> None:
