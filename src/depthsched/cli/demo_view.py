@@ -56,14 +56,17 @@ def print_demo(result: DemoResult, about: Mapping[str, Any], tokenizer: Any, com
 
 def _conditions(result: DemoResult, model: str) -> list[str]:
     about = result.context
-    ours = next(row for row in result.rows if row.backend != "transformers")
+    ours = result.rows[1]
+    others = [row for row in result.rows[2:] if row.backend != ours.backend]
     kept = "native, the blocks of its file" if about["weights"] == "native" else "dense"
     threads = "1 thread" if about["threads"] == 1 else f"{about['threads']} threads"
     return [
         f"{model} on {about['machine']}, {threads}: {len(about['prompts'])} questions, {about['tokens']} tokens each, "
         f"{about['rounds']} rounds by turns, greedy; medians.",
         f"transformers {about['versions']['transformers']}: dense weights in {about['transformers_dtype']}.",
-        f"depthsched: weights {kept}, in {about['dtype']}; backend {ours.backend} ({ours.reason}).",
+        f"depthsched: weights {kept}, in {about['dtype']}; backend {ours.backend} ({ours.reason}). "
+        f"D³ is {about['d3']}, and the constant depth its mean.",
+        *(f"{row.name}: backend {row.backend} ({row.reason})." for row in others),
     ]
 
 
@@ -86,12 +89,18 @@ def _meaning(result: DemoResult) -> list[str]:
     lossless = next(row for row in result.rows if row.lossless)
     said = [
         f"same next token: how often a way goes on as full depth does, asked after each of {result.context['places']} "
-        "tokens of full depth's own answers. same text: share of an answer before its first other token.",
-        "What leaving layers out brings stands between full depth and the rows below it; the rest is compiled code and "
-        "the form of the weights.",
+        "tokens of full depth's own answers. same text: share of an answer before its first other token. "
+        "Of a lossless run the layers count drafts and checks.",
+        "What leaving layers out brings is what the rows below full depth have more than it; the rest is compiled code "
+        "and the form of the weights.",
     ]
+    if result.context["transformers_dtype"] != result.context["dtype"]:
+        rounded = f"rounds in {result.context['transformers_dtype']}, depthsched in {result.context['dtype']}"
+        said.append(f"transformers {rounded}: that alone makes other texts.")
     if lossless.same_text < 1:
-        said.append("The lossless run wrote another text than full depth: see docs/lossless.md, half precision.")
+        said.append(
+            "The lossless run wrote another text than full depth: in half precision near ties can fall either way."
+        )
     return said
 
 
@@ -105,10 +114,10 @@ def without_profile(reason: str) -> list[str]:
 
 def _panel(text: DemoText, tokenizer: Any, strip: bool) -> Panel:
     mean = sum(text.depths) / len(text.depths)
-    run = {"tokens": list(text.tokens), "depths": list(text.depths), "num_layers": text.num_layers}
-    body = [coloured(run, tokenizer)]
+    depths = list(text.depths)
+    body = [coloured({"tokens": list(text.tokens), "depths": depths, "num_layers": text.num_layers}, tokenizer)]
     if strip:
-        body += [Text(), depth_strip(run["depths"], text.num_layers)]
+        body += [Text(), depth_strip(depths, text.num_layers)]
     title = f"{text.name}: {mean:.1f} of {text.num_layers} layers"
     return Panel(Group(*body), title=title, title_align="left", border_style="cyan" if strip else "dim")
 

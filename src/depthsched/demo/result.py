@@ -67,8 +67,9 @@ class DemoResult:
     Attributes
     ----------
     context : mapping
-        Of both sides dtype and form of the weights (``dtype``, ``weights``, ``transformers_dtype``); device, machine,
-        threads, versions, prompts, tokens, rounds, ``places`` where next tokens were compared, ``notes`` of plans.
+        Of both sides dtype and form of the weights (``dtype``, ``weights``, ``transformers_dtype``); ``device``,
+        ``machine``, ``threads``, ``versions``, ``prompts``, ``tokens``, ``rounds``, the schedule ``d3``, ``places``
+        where next tokens were compared, and ``notes`` of plans.
     """
 
     context: Mapping[str, Any]

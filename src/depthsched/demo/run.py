@@ -18,7 +18,7 @@ from ..score import Sample, score
 from ..score.answers import end_tokens, until_end
 from ..stats import Interval
 from .result import DemoResult, DemoRow, DemoText
-from .ways import D3_PLAIN, FULL, Way
+from .ways import D3, D3_PLAIN, FULL, Way
 
 PROMPTS = (
     "Write a short story about a lighthouse keeper who finds a map.",
@@ -37,7 +37,7 @@ def run_demo(
     found: Sequence[Way],
     *,
     backend: str = "auto",
-    tokens: int = 96,
+    tokens: int = 80,
     rounds: int = 2,
     progress: Callable[[str], None] = lambda _: None,
 ) -> DemoResult:
@@ -76,7 +76,7 @@ def run_demo(
     lossy = next((way.name for way in found if way.plan.profile and not way.lossless), D3_PLAIN)
     texts = [_text(name, by_way[name][0], ends) for name in (FULL, lossy)]
     context = _context(model, dense) | {
-        "prompts": list(PROMPTS), "tokens": tokens, "rounds": rounds,
+        "d3": D3, "prompts": list(PROMPTS), "tokens": tokens, "rounds": rounds,
         "places": sum(len(sample.completion) - 1 for sample in samples),
         "notes": [f"{way.name}: {note}" for way in found for note in way.plan.notes],
     }  # fmt: skip
@@ -166,7 +166,8 @@ def _text(name: str, arm: Arm, ends: frozenset[int]) -> DemoText:
     if arm.record is None:
         raise ValueError(f"{name} kept no depths")
     tokens = _answer(arm, ends)
-    return DemoText(name, tokens, tuple(arm.record.trace.depths[: len(tokens)]), arm.plan.num_layers)
+    depths = tuple(arm.record.trace.depths[: len(tokens)])
+    return DemoText(name, tokens, depths, arm.plan.num_layers)
 
 
 def _mean(values: Sequence[float]) -> float:

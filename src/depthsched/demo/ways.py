@@ -15,7 +15,7 @@ from ..planspec import PlanSpec
 from ..profile import Profile
 
 FULL, D3_PLAIN = "full depth", "D³, plain"
-D3 = "d3:alpha=0.995,start=8"
+D3 = "d3:alpha=0.995"
 
 
 @dataclass(frozen=True)
