@@ -34,7 +34,7 @@ def demo(
     context: typer.Context,
     model: ModelOption = "smollm2",
     profile: Profiled = None,
-    tokens: Annotated[int, typer.Option("--tokens", "-n", help="New tokens of each answer.")] = 80,
+    tokens: Annotated[int, typer.Option("--tokens", "-n", help="New tokens of each answer.")] = 64,
     rounds: Annotated[int, typer.Option("--rounds", "-r", help="Measured rounds.")] = 2,
     backend: Annotated[str, typer.Option("--backend", help="auto, eager, compiled or cuda-graph.")] = "auto",
     dtype: DtypeOption = "auto",

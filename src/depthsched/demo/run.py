@@ -37,7 +37,7 @@ def run_demo(
     found: Sequence[Way],
     *,
     backend: str = "auto",
-    tokens: int = 80,
+    tokens: int = 64,
     rounds: int = 2,
     progress: Callable[[str], None] = lambda _: None,
 ) -> DemoResult:
