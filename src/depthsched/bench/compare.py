@@ -1,13 +1,10 @@
-"""Plans and backends side by side: every round runs all of them once, so that what slows the machine hits all alike."""
+"""Plans and backends side by side, and what came of it in numbers."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,36 +16,13 @@ from ..cost import ModelShape
 from ..environment import machine, versions
 from ..placement import moved_shape
 from ..plans import DepthPlan
-from ..runtime.generate import generate
 from ..runtime.rounds import payoff
 from ..runtime.run import Run
 from ..stats import Interval
-from .clock import StepClock, copy_bandwidth, peak_bytes, reset_peak
+from .arms import BASELINE, Arm, equal_share, measure, paired, without_end
+from .clock import copy_bandwidth
 from .overhead import scheduling_seconds
 from .results import BenchResult, BenchRow
-
-BASELINE = "transformers"
-
-
-@dataclass
-class _Arm:
-    """One thing that is compared, and what its runs showed."""
-
-    name: str
-    plan: DepthPlan
-    backend: str
-    run: Callable[[], tuple[float, Any, Run | None]]
-    seconds: list[float] = field(default_factory=list)
-    warmup: float = 0.0
-    compiling: float = 0.0
-    peak: int = 0
-    tokens: Any = None
-    record: Run | None = None
-    lossless: bool = False
-
-    @property
-    def title(self) -> str:
-        return f"{self.name}, {self.backend}{', lossless' if self.lossless else ''}"
 
 
 def compare(
@@ -87,71 +61,29 @@ def compare(
     progress : callable
         Told the name of every run before it starts.
     """
-    options = {"max_new_tokens": tokens, "do_sample": False}
-    ours = {**options, "tokenizer": tokenizer}
-    arms = [_Arm("full", plans["full"], BASELINE, lambda: _transformers(model, inputs, options))] if baseline else []
+    arms = [Arm.of_transformers(model, inputs, plans["full"])] if baseline else []
     for backend in backends:
         for name, plan in plans.items():
-            arms.append(_Arm(name, plan, backend, functools.partial(_ours, model, inputs, plan, backend, ours)))
+            of_plan = functools.partial(Arm.of_plan, name, model, inputs, plan, backend, tokenizer=tokenizer)
+            arms.append(of_plan())
             if draft_tokens is not None and name != "full":
-                more = {**ours, "lossless": True, "draft_tokens": draft_tokens}
-                drafts = functools.partial(_ours, model, inputs, plan, backend, more)
-                arms.append(_Arm(name, plan, backend, drafts, lossless=True))
-    with _without_end(model):
-        _measure(arms, repeats, adapter_for(model).device, progress)
+                arms.append(of_plan(draft_tokens=draft_tokens))
+    with without_end(model):
+        measure(arms, tokens, repeats, adapter_for(model).device, progress)
     found = _context(model, inputs, tokens, repeats) | dict(context or {})
     adapter = adapter_for(model)
     return BenchResult(command, found, _rows(arms, adapter.shape(), moved_shape(adapter), inputs, tokens))
 
 
-@contextmanager
-def _without_end(model: Any) -> Iterator[None]:
-    """Every run has the same length: no end token, which is cheaper at every step than forbidding it."""
-    before = model.generation_config.eos_token_id
-    model.generation_config.eos_token_id = None
-    try:
-        yield
-    finally:
-        model.generation_config.eos_token_id = before
-
-
-def _measure(arms: list[_Arm], repeats: int, device: torch.device, progress: Callable[[str], None]) -> None:
-    for arm in arms:
-        progress(f"warm-up: {arm.title}")
-        began = time.perf_counter()
-        _, arm.tokens, arm.record = arm.run()
-        arm.warmup = time.perf_counter() - began
-        arm.compiling = arm.record.trace.compile_seconds if arm.record else 0.0
-    for turn in range(repeats):
-        # Back and forth, so that no arm always follows the same one.
-        for arm in arms if turn % 2 == 0 else reversed(arms):
-            progress(f"round {turn + 1} of {repeats}: {arm.title}")
-            reset_peak(device)
-            seconds, _, arm.record = arm.run()
-            arm.seconds.append(seconds)
-            arm.peak = max(arm.peak, peak_bytes(device))
-
-
-def _ours(model: Any, inputs: Any, plan: DepthPlan, backend: str, options: Any) -> tuple[float, Any, Run]:
-    run = generate(model, inputs, plan, backend=backend, **options)
-    return run.decode_seconds, run.tokens, replace(run, cache=None)  # the next arm has the memory to itself
-
-
-def _transformers(model: Any, inputs: Any, options: Any) -> tuple[float, Any, None]:
-    clock = StepClock()
-    output = type(model).generate(model, **inputs, logits_processor=[clock], **options)
-    return clock.decode_seconds, output[:, inputs["input_ids"].shape[1] :].cpu(), None
-
-
 def _rows(
-    arms: list[_Arm], shape: ModelShape, moved: ModelShape | None, inputs: Any, tokens: int
+    arms: list[Arm], shape: ModelShape, moved: ModelShape | None, inputs: Any, tokens: int
 ) -> tuple[BenchRow, ...]:
     batch, prompt = inputs["input_ids"].shape
     base = next((arm for arm in arms if arm.backend == BASELINE), None)
     rows = []
     for arm in arms:
         full = next(a for a in arms if a.name == "full" and a.backend == arm.backend)
-        speedup = _ratio(full, arm)
+        speedup = paired(full, arm)
         run = arm.record
         depths = run.trace.decode_depths if run else [shape.num_layers] * (tokens - 1)
         cost = run.cost if run else arm.plan.cost(shape, depths, prompt, batch=batch)
@@ -168,7 +100,7 @@ def _rows(
                 tokens_per_second=Interval.of([batch * len(depths) / s for s in arm.seconds]),
                 speedup_vs_full=speedup,
                 realised=speedup.median / cost.ratio,
-                vs_transformers=_ratio(base, arm) if base else None,
+                vs_transformers=paired(base, arm) if base else None,
                 gb_per_s=cost.total / typical / 1e9,
                 peak_memory_bytes=arm.peak,
                 compile_seconds=arm.compiling,
@@ -198,18 +130,13 @@ def _drafts(run: Run, step_seconds: float) -> dict[str, Any] | None:
     return {"draft_tokens": run.trace.draft_tokens, **worth, "decisions": [*run.trace.decisions]}
 
 
-def _ratio(slow: _Arm, fast: _Arm) -> Interval:
-    return Interval.of([a / b for a, b in zip(slow.seconds, fast.seconds, strict=True)])
-
-
-def _equal(arms: list[_Arm], arm: _Arm) -> float | None:
+def _equal(arms: list[Arm], arm: Arm) -> float | None:
     """Share of tokens equal to the plain run of the same plan, or of full depth, before each row's first difference."""
     name = "full" if arm.lossless else arm.name
     plain = [a for a in arms if a.name == name and not a.lossless and a.backend in (BASELINE, "eager") and a is not arm]
     if not plain:
         return None
-    same = (plain[0].tokens == arm.tokens).int().cumprod(dim=1)
-    return float(same.float().mean())
+    return equal_share(plain[0].tokens, arm.tokens)
 
 
 def _context(model: Any, inputs: Any, tokens: int, repeats: int) -> dict[str, Any]:

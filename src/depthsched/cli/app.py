@@ -21,6 +21,7 @@ from . import (
     chat,
     check,
     compile,
+    demo,
     doctor,
     eval,
     gallery,
@@ -50,6 +51,7 @@ def build_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     for module in (
+        demo,
         generate,
         chat,
         list_command,

@@ -97,15 +97,17 @@ def _answer(model: Any, prompts: Sequence[tuple[int, ...]], max_new_tokens: int)
         do_sample=False,
         backend="eager",
     )
-    return [_until_end(row, _end_tokens(model)) for row in run.tokens.tolist()]
+    return [until_end(row, end_tokens(model)) for row in run.tokens.tolist()]
 
 
-def _end_tokens(model: Any) -> frozenset[int]:
+def end_tokens(model: Any) -> frozenset[int]:
+    """The tokens that end an answer of a model."""
     end = model.generation_config.eos_token_id
     return frozenset(end if isinstance(end, list) else [] if end is None else [end])
 
 
-def _until_end(row: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
+def until_end(row: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
+    """The tokens of an answer, its end token included."""
     for i, token in enumerate(row):
         if token in ends:
             return tuple(row[: i + 1])
