@@ -28,7 +28,7 @@ FLOW = [
     {"runtime"},
     {"score", "conversation"},
     {"calibrate", "bench", "evaluate", "oracle"},
-    {"report", "sweep", "testing", "rankers", "gallery"},
+    {"report", "sweep", "testing", "rankers", "gallery", "studio"},
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
@@ -60,7 +60,7 @@ NO_TORCH = {
     "testing",
 }
 RUNS_A_MODEL = {"adapter_checks.py", "ranker_checks.py"}  # the parts of the conformance kit that is called with a model
-HEAVY = ("torch", "transformers", "scipy", "matplotlib", "pandas", "hypothesis")
+HEAVY = ("torch", "transformers", "scipy", "matplotlib", "pandas", "hypothesis", "gradio")
 
 
 def parts():

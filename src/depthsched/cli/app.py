@@ -32,6 +32,7 @@ from . import (
     report,
     score,
     show,
+    studio,
     sweep,
 )
 from . import list as list_command
@@ -52,6 +53,7 @@ def build_app() -> typer.Typer:
     for module in (
         generate,
         chat,
+        studio,
         list_command,
         show,
         check,

@@ -1,0 +1,1 @@
+"""The studio: a local page on which plans are drawn, run beside full depth, and compared. Needs the extra ``studio``."""
