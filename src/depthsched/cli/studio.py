@@ -20,7 +20,8 @@ def studio(
     model: ModelOption = "smollm2",
     profile: ProfileOption = None,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; another one than this machine's own opens it to others.")
+        str,
+        typer.Option("--host", help="Address to listen on; another one than this machine's own opens it to others."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port to listen on; 0 takes a free one.")] = 7860,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
@@ -58,4 +59,4 @@ def studio(
         if not no_browser:
             webbrowser.open(address)
 
-    server.serve(made, host, listening, ready)
+    server.make_server(made, host, ready).run(sockets=[listening])

@@ -46,11 +46,8 @@ def text(title: str, column: Column | None) -> str:
     """One of the two texts with its scale of colours."""
     if column is None:
         return f"<h2>{safe(title)}</h2><div class='ds-tokens ds-empty'></div>"
-    scale = (
-        f"<p class='ds-legend'><span>{column.least} layers</span><span class='ds-scale'></span>"
-        f"<span>{column.num_layers}</span></p>"
-    )
-    # A stop after the prefill, and a plan that never leaves full depth, have one colour.
+    ends = f"<span>{column.least}</span><span class='ds-scale'></span>" if column.least < column.num_layers else ""
+    scale = f"<p class='ds-legend'>{ends}<span>{column.num_layers} layers</span></p>"
     return f"<h2>{safe(title)}</h2>{scale}<div class='ds-tokens' role='group' aria-label='{safe(title)}'>{column.grow()}</div>"
 
 
@@ -79,7 +76,8 @@ def measured(frame: Frame) -> str:
         )
     backends = [f"{name}: {frame.numbers[key]['backend']} ({frame.numbers[key]['reason']})"
                 for name, key in (("full depth", "full"), ("plan", "plan"))]  # fmt: skip
-    return _table(_HEAD, rows) + "".join(f"<p class='ds-soft'>{safe(line)}</p>" for line in backends)
+    lines = [*backends, *frame.numbers["plan"]["said"]]
+    return _table(_HEAD, rows) + "".join(f"<p class='ds-soft'>{safe(line)}</p>" for line in lines)
 
 
 def history(rows: Sequence[Row]) -> str:

@@ -64,7 +64,7 @@ def one_text(spec: str, order: str = "", profile: str = "") -> str:
 
 
 def complete(spec: PlanSpec) -> str:
-    """The text that gives a plan back anywhere, every setting and the order written out."""
+    """The text that gives a plan back, its order and the folder of its profile written out."""
     return str(spec)
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger("depthsched")
 BEGIN = "d3"
 PROMPT = "Explain in three sentences why the sky is blue."
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-_AT_ONCE: dict[str, Any] = {**_QUIET, "queue": False, "trigger_mode": "always_last"}
+_AT_ONCE: dict[str, Any] = {**_QUIET, "concurrency_limit": None, "trigger_mode": "always_last"}
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -44,19 +44,24 @@ class _Page:
 
     def _form(self) -> None:
         text = one_text(BEGIN, "", self.studio.profile)
+        with gr.Row(equal_height=True):
+            self.prompt = gr.Textbox(PROMPT, label="Prompt", lines=2, elem_id="ds-prompt", scale=5, min_width=300)
+            with gr.Column(scale=1, min_width=140):
+                self.write = gr.Button("Write", variant="primary", elem_id="ds-write")
+                self.cancel = gr.Button("Cancel", elem_id="ds-cancel", interactive=False)
+        self.said = gr.HTML(html.said(""), elem_id="ds-status")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                self.prompt = gr.Textbox(PROMPT, label="Prompt", lines=3, elem_id="ds-prompt")
                 self.schedule = gr.Dropdown(
                     sorted(self.names.schedules), value=BEGIN, allow_custom_value=True, elem_id="ds-schedule",
                     label="Schedule", info="a name, or file.py:Class for one of your own",
                 )  # fmt: skip
-                self.schedule_fields = gr.Column(elem_id="ds-schedule-fields")
+                self.schedule_fields = gr.Row(elem_id="ds-schedule-fields")
                 self.order = gr.Dropdown(
                     sorted(self.names.orders), value=self._order_of(PlanText.of(text)).partition(":")[0],
                     label="Layer order", info="which layers go first", elem_id="ds-order",
                 )  # fmt: skip
-                self.order_fields = gr.Column(elem_id="ds-order-fields")
+                self.order_fields = gr.Row(elem_id="ds-order-fields")
                 self.profile = gr.Textbox(
                     self.studio.profile, label="Profile", info="what depthsched calibrate wrote; empty: none",
                     elem_id="ds-profile",
@@ -68,9 +73,7 @@ class _Page:
                 )  # fmt: skip
                 self.picture = gr.HTML(elem_id="ds-picture")
                 self.tokens = gr.Slider(8, min(512, MOST_TOKENS), 96, step=8, label="Tokens", elem_id="ds-length")
-                self.lossless = gr.Checkbox(
-                    label="Lossless: the plan drafts, full depth checks", elem_id="ds-lossless"
-                )
+                self.lossless = gr.Checkbox(label="Lossless: the plan drafts, full depth checks", elem_id="ds-lossless")
                 self.gated = gr.Checkbox(
                     label="Gate: unsure tokens are checked at full depth, the cache is renewed", elem_id="ds-gated"
                 )
@@ -81,31 +84,29 @@ class _Page:
 
     def _results(self) -> None:
         with gr.Row():
-            self.write = gr.Button("Write", variant="primary", elem_id="ds-write")
-            self.cancel = gr.Button("Cancel", variant="stop", elem_id="ds-cancel", interactive=False)
-        self.said = gr.HTML(html.said(""), elem_id="ds-status")
-        with gr.Row():
             with gr.Column(min_width=300):
                 self.full = gr.HTML(html.text("Full depth", None), elem_id="ds-full")
             with gr.Column(min_width=300):
                 self.scheduled = gr.HTML(html.text("The plan", None), elem_id="ds-scheduled")
         self.measured = gr.HTML("", elem_id="ds-numbers")
-        with gr.Accordion("The same without this page", open=False, elem_id="ds-lines"):
+        with gr.Accordion("The same without this page", open=True, elem_id="ds-lines"):
             options: dict[str, Any] = {"interactive": False, "buttons": ["copy"]}
-            self.spec = gr.Textbox(label="Plan, every setting written out", elem_id="ds-spec", **options)
+            self.spec = gr.Textbox(
+                label="Plan, with its order and the folder of its profile", elem_id="ds-spec", **options
+            )
             self.shell = gr.Textbox(label="Shell", lines=2, elem_id="ds-shell", **options)
             self.python = gr.Textbox(label="Python", lines=9, max_lines=20, elem_id="ds-python", **options)
         gr.HTML("<h2>History</h2>")
         self.history = gr.HTML(html.history([]), elem_id="ds-history")
-        self.bump = gr.State(0)
+        self.bump = gr.Number(0, visible="hidden")
         self.drawn = [self.picture, self.spec, self.shell, self.python]
 
     def _events(self) -> None:
         self.blocks.load(self._draw, self.asked, self.drawn, **_AT_ONCE)
-        for part in (self.prompt, self.tokens, self.below, self.lossless):
-            part.input(self._draw, self.asked, self.drawn, **_AT_ONCE)
+        parts = (self.prompt, self.tokens, self.below, self.lossless, self.gated)
+        # One event for all: the answers of several could come in another order than their questions.
+        gr.on([part.input for part in parts], self._draw, self.asked, self.drawn, **_AT_ONCE)
         self.gated.input(lambda on: gr.update(visible=on), self.gated, self.below, **_AT_ONCE)
-        self.gated.input(self._draw, self.asked, self.drawn, **_AT_ONCE)
         follow = [self.schedule, self.order, self.profile, self.bump]
         changed = [self.plan, *follow, *self.drawn]
         for part, choose in ((self.schedule, self._choose_schedule), (self.order, self._choose_order)):
@@ -120,36 +121,38 @@ class _Page:
         written = begun.then(
             self._write, self.asked, results, **_QUIET, queue=True, concurrency_limit=1, concurrency_id="model"
         )
-        written.then(lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, buttons, **_QUIET, queue=False)
+        written.then(
+            lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, buttons, **_QUIET, queue=False
+        )
         self.cancel.click(self._cancel, None, self.said, **_QUIET, queue=False)
 
     # What is chosen: every one gives the plan, the fields that follow it, and what is drawn of it.
 
-    def _choose_schedule(self, name: str | None, bump: int, plan: str, *rest: Any) -> tuple[Any, ...]:
+    def _choose_schedule(self, name: str | None, bump: float, plan: str, *rest: Any) -> tuple[Any, ...]:
         text = _parts(plan)
         known = self.names.schedules.get(name or "")
         spec = beginning(known.value, self.studio.layers) if known else name or ""
         return self._follow(bump, one_text(spec, text.order, text.profile), *rest)
 
-    def _choose_order(self, name: str | None, bump: int, plan: str, *rest: Any) -> tuple[Any, ...]:
+    def _choose_order(self, name: str | None, bump: float, plan: str, *rest: Any) -> tuple[Any, ...]:
         text = _parts(plan)
         known = self.names.orders.get(name or "")
         spec = beginning(known.value, self.studio.layers) if known and name != Ranked.name else name or ""
         profile = text.profile if name == Ranked.name else ""
         return self._follow(bump, one_text(text.schedule, spec, profile), *rest)
 
-    def _choose_profile(self, profile: str, bump: int, plan: str, *rest: Any) -> tuple[Any, ...]:
+    def _choose_profile(self, profile: str, bump: float, plan: str, *rest: Any) -> tuple[Any, ...]:
         text = _parts(plan)
         if profile.strip() == text.profile:
             return self._follow(bump, plan, *rest)
         # The bridges of a profile fit its own order.
         return self._follow(bump, one_text(text.schedule, "", profile), *rest)
 
-    def _follow(self, bump: int, plan: str, *rest: Any) -> tuple[Any, ...]:
+    def _follow(self, bump: float, plan: str, *rest: Any) -> tuple[Any, ...]:
         text = _parts(plan)
         name = text.schedule.partition(":")[0] if ".py" not in text.schedule else text.schedule
         order = self._order_of(text).partition(":")[0]
-        return (plan, name, order, text.profile, bump + 1, *self._draw(plan, *rest))
+        return (plan, name, order, text.profile, int(bump) + 1, *self._draw(plan, *rest))
 
     def _order_of(self, text: PlanText) -> str:
         return text.order or (Ranked.name if text.profile else DEFAULT_ORDER)
@@ -192,9 +195,7 @@ class _Page:
                 component = _component(field, f"ds-{part}-{field.key}")
                 events = [component.submit, component.blur] if field.kind == "text" else [component.input]
                 for event in events:
-                    event(
-                        self._setter(part, field), [component, *self.asked], [self.plan, *self.drawn], **_AT_ONCE
-                    )
+                    event(self._setter(part, field), [component, *self.asked], [self.plan, *self.drawn], **_AT_ONCE)
 
     def _setter(self, part: str, field: Field) -> Callable[..., tuple[Any, ...]]:
         def change(value: Any, plan: str, *rest: Any) -> tuple[Any, ...]:
@@ -255,7 +256,13 @@ def _key(request: gr.Request) -> str:
 
 def _component(field: Field, name: str) -> Any:
     """The component of a field."""
-    given: dict[str, Any] = {"label": field.key, "info": field.help or None, "elem_id": name}
+    given: dict[str, Any] = {
+        "label": field.key,
+        "info": field.help or None,
+        "elem_id": name,
+        "interactive": True,
+        "min_width": 200,
+    }
     if field.kind == "slider":
         return gr.Slider(field.low, field.high, field.value, step=field.step, **given)
     if field.kind == "number":

@@ -22,8 +22,12 @@ def depth_curve(plan: DepthPlan) -> str:
         if step in (0, plan.horizon - 1) or depth != plan.depths[step - 1]:
             points.append(f"{across(step):.1f},{up(plan.depths[max(step - 1, 0)]):.1f}")
             points.append(f"{across(step):.1f},{up(depth):.1f}")
-    line = f'<polyline class="ds-line" points="{" ".join(points)} {across(plan.horizon):.1f},{up(plan.depths[-1]):.1f}"/>'
-    said = f"Depth curve: from {plan.depths[0]} to {plan.depths[-1]} of {plan.num_layers} layers in {plan.horizon} steps"
+    line = (
+        f'<polyline class="ds-line" points="{" ".join(points)} {across(plan.horizon):.1f},{up(plan.depths[-1]):.1f}"/>'
+    )
+    said = (
+        f"Depth curve: from {plan.depths[0]} to {plan.depths[-1]} of {plan.num_layers} layers in {plan.horizon} steps"
+    )
     return _svg("ds-curve", said, _frame(plan.horizon, plan.num_layers, "layers that run") + line)
 
 

@@ -38,6 +38,7 @@ def need_gradio() -> None:
 def quiet_gradio() -> None:
     """Switch off what Gradio and the hub client tell others, before they are imported."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # statistics of every event, for a page that is off
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
 
@@ -65,7 +66,9 @@ def listen(host: str, port: int) -> socket.socket:
         found.bind(address)
         found.listen(64)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise SettingsError(f"cannot listen on {host}, port {port}: {error.strerror if isinstance(error, OSError) else error}; give another --host or --port") from error
+        raise SettingsError(
+            f"cannot listen on {host}, port {port}: {error.strerror if isinstance(error, OSError) else error}; give another --host or --port"
+        ) from error
     return found
 
 
@@ -135,8 +138,8 @@ async def _refuse(scope: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"refused: this page answers itself only\n"})
 
 
-def serve(studio: Studio, host: str, listening: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve the page until the process is interrupted; ``ready`` is called when it can be opened."""
+def make_server(studio: Studio, host: str, ready: Callable[[], None]) -> Any:
+    """A server whose ``run(sockets=[...])`` serves until it is interrupted; ``ready`` is called when it can be asked."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -144,8 +147,8 @@ def serve(studio: Studio, host: str, listening: socket.socket, ready: Callable[[
             await super().startup(sockets)
             ready()
 
-    config = uvicorn.Config(make_app(studio, host), log_level="error", timeout_graceful_shutdown=1)
-    try:
-        Server(config).run(sockets=[listening])
-    finally:
-        studio.close()
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            studio.close()
+            await super().shutdown(sockets)
+
+    return Server(uvicorn.Config(make_app(studio, host), log_level="error", timeout_graceful_shutdown=1))

@@ -27,7 +27,13 @@
     box().textContent = found.dataset.tip;
     tip.hidden = false;
     found.setAttribute("aria-describedby", "ds-tip");
-    const place = found.getClientRects()[0] ?? found.getBoundingClientRect();
+    beside();
+  }
+
+  function beside() {
+    if (!pointed) return;
+    if (!pointed.isConnected) return hide();
+    const place = pointed.getClientRects()[0] ?? pointed.getBoundingClientRect();
     const size = tip.getBoundingClientRect();
     const below = place.bottom + size.height + 6 < window.innerHeight;
     tip.style.top = `${Math.max(below ? place.bottom + 4 : place.top - size.height - 4, 4)}px`;
@@ -38,7 +44,7 @@
   document.addEventListener("focusin", (event) => { const found = token(event); if (found) point(found); });
   document.addEventListener("focusout", (event) => { if (token(event)) hide(); });
   document.addEventListener("click", (event) => { const found = token(event); if (found) point(found); });
-  window.addEventListener("scroll", hide, { passive: true, capture: true });
+  window.addEventListener("scroll", beside, { passive: true, capture: true });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") return hide();
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

@@ -66,11 +66,11 @@ class Column:
 
     def _span(self, place: int, depth: int) -> str:
         piece = self.pieces.found[place]
-        share = (depth - self.least) / max(self.num_layers - self.least, 1)
+        share = (depth - self.least) / (self.num_layers - self.least) if depth < self.num_layers else 1.0
         shown = safe(piece).replace("\n", "↵\n") if piece else "·"
         differs = bool(self.opinions) and self.opinions[place].token != self.tokens[place]
         return (
-            f'<span class="ds-token{" ds-differs" if differs else ""}" style="--depth:{min(max(share, 0), 1):.3f}" '
+            f'<span class="ds-token{" ds-differs" if differs else ""}" style="--depth:{max(share, 0):.3f}" '
             f'tabindex="{-1 if place else 0}" data-depth="{depth}" data-tip="{safe(self._tip(place, depth))}">'
             f"{shown}</span>"
         )
@@ -125,4 +125,5 @@ def numbers(column: Column) -> dict[str, Any]:
         "p95": delay(delays, 0.95),
         "backend": run.trace.backend,
         "reason": run.trace.reason,
+        "said": [*run.drafting, *column.writing.warned],
     }

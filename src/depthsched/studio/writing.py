@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import StoppingCriteria
 
+from ..errors import DepthschedWarning
 from ..runtime.generate import generate
 
 if TYPE_CHECKING:
@@ -73,12 +75,15 @@ class Writing:
         When it is done.
     error : Exception or None
         What ended it instead.
+    warned : list of str
+        Warnings of the run.
     """
 
     def __init__(self, model: Any, inputs: Any, plan: DepthPlan, options: Mapping[str, Any]) -> None:
         self.trace: Trace | None = None
         self.run: Run | None = None
         self.error: Exception | None = None
+        self.warned: list[str] = []
         self.seen = Seen()
         self._stop, self._done = threading.Event(), threading.Event()
         given = {**GREEDY, **options, "streamer": self, "stopping_criteria": [_When(self._stop)]}
@@ -111,9 +116,15 @@ class Writing:
     def end(self) -> None:
         """A streamer's."""
 
+    def _hear(self, message: Warning | str, *_: Any) -> None:
+        self.warned.append(str(message))
+
     def _write(self, model: Any, inputs: Any, plan: DepthPlan, options: dict[str, Any]) -> None:
         try:
-            self.run = generate(model, inputs, plan, **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", DepthschedWarning)
+                warnings.showwarning = self._hear  # type: ignore[assignment]
+                self.run = generate(model, inputs, plan, **options)
         except Exception as error:  # told to whoever waits
             self.error = error
         finally:
