@@ -1,4 +1,4 @@
-"""Take the pictures of the studio: ``python docs/make_screenshot.py``. Runs the command on the embedded model in Chromium."""
+"""Take the pictures of the studio, on the embedded model in Chromium: ``python docs/make_screenshot.py``."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_a_slider_changes_plan_curve_and_map(open_page: Any) -> None:
         page.keyboard.press("ArrowLeft")
     until(page, lambda: plan_of(page) == "d3:alpha=0.975")
     until(page, lambda: picture(page)[0] != before[0] and picture(page)[1] != before[1])
-    curve, bands = picture(page)
+    bands = picture(page)[1]
     page.locator("#ds-order-head input[type=range]").focus()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
@@ -210,6 +210,7 @@ def test_one_run_at_a_time_and_the_next_waits(open_page: Any, tmp_path: Any) -> 
         ("d3:alpha=2", "alpha=2.0 must be in (0, 1)"),
         ("nowhere.py:Idea", "no such file: nowhere.py"),
         ("<img src=x onerror=alert(3)>", "unknown schedule '<img src=x onerror=alert(3)>'"),
+        ("{{7*7}}${alert(4)}\x1b[31m", "unknown schedule '{{7*7}}${alert(4)}⟨U+001B⟩[31m'"),
         ("d3@ranked", "order 'ranked' comes from a profile"),
         ("d3+profile=no \u202esuch", "no ⟨U+202E⟩such"),
         ("d3@", "the order is empty"),

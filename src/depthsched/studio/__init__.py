@@ -1,1 +1,1 @@
-"""The studio: a local page on which plans are drawn, run beside full depth, and compared. Needs the extra ``studio``."""
+"""The studio: a local page that draws plans and runs them beside full depth. Needs the extra ``studio``."""

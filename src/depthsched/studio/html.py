@@ -48,7 +48,8 @@ def text(title: str, column: Column | None) -> str:
         return f"<h2>{safe(title)}</h2><div class='ds-tokens ds-empty'></div>"
     ends = f"<span>{column.least}</span><span class='ds-scale'></span>" if column.least < column.num_layers else ""
     scale = f"<p class='ds-legend'>{ends}<span>{column.num_layers} layers</span></p>"
-    return f"<h2>{safe(title)}</h2>{scale}<div class='ds-tokens' role='group' aria-label='{safe(title)}'>{column.grow()}</div>"
+    box = f"<div class='ds-tokens' role='group' aria-label='{safe(title)}'>{column.grow()}</div>"
+    return f"<h2>{safe(title)}</h2>{scale}{box}"
 
 
 _HEAD = ("run", "tokens", "depth", "layers", "bytes", "tokens/s", "delay p95", "agreement", "first difference")
@@ -101,9 +102,10 @@ def history(rows: Sequence[Row]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     top = "".join(f"<th scope='col'>{safe(word)}</th>" for word in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td data-label='{safe(word)}'>{safe(cell)}</td>" for word, cell in zip(head, row, strict=True))
-        + "</tr>"
-        for row in rows
-    )  # fmt: skip
+    body = "".join(f"<tr>{_cells(head, row)}</tr>" for row in rows)
     return f"<table class='ds-table'><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(head: Sequence[str], row: Sequence[Any]) -> str:
+    pairs = zip(head, row, strict=True)
+    return "".join(f"<td data-label='{safe(word)}'>{safe(cell)}</td>" for word, cell in pairs)

@@ -152,6 +152,7 @@ class _Page:
         text = _parts(plan)
         name = text.schedule.partition(":")[0] if ".py" not in text.schedule else text.schedule
         order = self._order_of(text).partition(":")[0]
+        order = order if order in self.names.orders else None
         return (plan, name, order, text.profile, int(bump) + 1, *self._draw(plan, *rest))
 
     def _order_of(self, text: PlanText) -> str:

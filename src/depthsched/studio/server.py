@@ -66,9 +66,8 @@ def listen(host: str, port: int) -> socket.socket:
         found.bind(address)
         found.listen(64)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise SettingsError(
-            f"cannot listen on {host}, port {port}: {error.strerror if isinstance(error, OSError) else error}; give another --host or --port"
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"cannot listen on {host}, port {port}: {why}; give another --host or --port") from error
     return found
 
 
@@ -139,7 +138,7 @@ async def _refuse(scope: Any, send: Any) -> None:
 
 
 def make_server(studio: Studio, host: str, ready: Callable[[], None]) -> Any:
-    """A server whose ``run(sockets=[...])`` serves until it is interrupted; ``ready`` is called when it can be asked."""
+    """A server whose ``run(sockets=[...])`` serves until it is interrupted; ``ready`` is called when it answers."""
     import uvicorn
 
     class Server(uvicorn.Server):

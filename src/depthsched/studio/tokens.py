@@ -98,7 +98,7 @@ class Column:
 
 
 def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """The place of the first token that differs; the end of the shorter one where the longer goes on; None where equal."""
+    """The place of the first token that differs, which one of them may not have; None where both are equal."""
     for place, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return place
