@@ -132,7 +132,7 @@ def with_setting(spec: str, key: str, value: Any) -> str:
     if text:
         place = next((i for i, pair in enumerate(settings) if pair.partition("=")[0].strip() == key), len(pairs))
         pairs.insert(place, f"{key}={text}")
-    return f"{head}:{','.join(pairs)}" if pairs else head
+    return f"{head}:{','.join(pairs)}" if pairs else head.removesuffix(":")
 
 
 def _split(spec: str) -> tuple[str, Sequence[str]]:
@@ -140,7 +140,7 @@ def _split(spec: str) -> tuple[str, Sequence[str]]:
     file, dot_py, rest = spec.strip().partition(".py")
     if dot_py and (not rest or rest.startswith(":")):
         name, settings = split_spec(rest.removeprefix(":"))
-        head = f"{file}.py" + (f":{name}" if name else "")
+        head = f"{file}.py:{name}"  # without a class, its settings stand behind two colons
     else:
         head, settings = split_spec(spec)
     return head, [pair.strip() for pair in settings.split(",") if pair.strip()]

@@ -62,12 +62,17 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"{host} is not an address of this machine: {error}; give another --host") from error
+    try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
         found.listen(64)
-    except (OSError, OverflowError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(f"cannot listen on {host}, port {port}: {why}; give another --host or --port") from error
+    except OSError as error:
+        found.close()
+        raise SettingsError(
+            f"cannot listen on {host}, port {port}: {error.strerror}; give another --host or --port"
+        ) from error
     return found
 
 
