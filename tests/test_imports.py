@@ -29,7 +29,7 @@ FLOW = [
     {"runtime"},
     {"score", "conversation"},
     {"calibrate", "bench", "evaluate", "oracle"},
-    {"report", "sweep", "testing", "rankers", "gallery", "demo"},
+    {"report", "sweep", "testing", "rankers", "gallery", "demo", "studio"},
     {"cli", "__main__"},
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
@@ -64,7 +64,7 @@ NO_TORCH = {
     "testing",
 }
 RUNS_A_MODEL = {"adapter_checks.py", "ranker_checks.py"}  # the parts of the conformance kit that is called with a model
-HEAVY = ("torch", "transformers", "scipy", "matplotlib", "pandas", "hypothesis")
+HEAVY = ("torch", "transformers", "scipy", "matplotlib", "pandas", "hypothesis", "gradio")
 
 
 def parts():

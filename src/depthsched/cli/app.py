@@ -33,6 +33,7 @@ from . import (
     report,
     score,
     show,
+    studio,
     sweep,
 )
 from . import list as list_command
@@ -54,6 +55,7 @@ def build_app() -> typer.Typer:
         demo,
         generate,
         chat,
+        studio,
         list_command,
         show,
         check,

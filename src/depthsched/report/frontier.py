@@ -26,7 +26,7 @@ def frontiers(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         scores = [_task_score(plan, tasks) for plan in plans]
         found.append({"name": "tasks", "quality": title, "points": scores})
     for frontier in found:
-        frontier["points"] = _judged([point for point in frontier["points"] if point is not None])
+        frontier["points"] = judged([point for point in frontier["points"] if point is not None])
     return [frontier for frontier in found if frontier["points"]]
 
 
@@ -56,7 +56,8 @@ def _task_score(plan: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]
     return _point(plan, sum(row["score"] for row in scores.values()) / len(tasks), low, high)
 
 
-def _judged(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def judged(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The points, each with whether another one is at least as fast and as good, and better in one."""
     return [{**point, "dominated": any(_beats(other, point) for other in points)} for point in points]
 
 

@@ -78,6 +78,8 @@ def generate(
     force : bool
         Drive a model family that is unknown or refused.
     streamer : transformers streamer, optional
+        Where it has a method ``follow``, that gets the run's :class:`~depthsched.runtime.trace.Trace` before the first
+        step: the trace grows while the run goes on.
     drop_finished : bool
         Leave rows that have stopped out of the batch, where the backend can: eager, and compiled on a CPU. A cache
         of the caller's loses their rows, and the trace still has a (padding) token for them.
@@ -166,6 +168,8 @@ def generate(
         else:
             stride = 1 if every else LOOK_EVERY
             loop = DecodeLoop(engine, plan, streamer, reason, drop_finished, stride, renewal, tokenizer)
+        if hasattr(streamer, "follow"):
+            streamer.follow(loop.trace)
         # The bound method of the class: a wrapper on the instance would be another runtime's.
         sequences = type(model).generate(
             model,

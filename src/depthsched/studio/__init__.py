@@ -1,0 +1,1 @@
+"""The studio: a local page that draws plans and runs them beside full depth. Needs the extra ``studio``."""
