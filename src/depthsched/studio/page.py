@@ -152,8 +152,8 @@ class _Page:
         text = _parts(plan)
         name = text.schedule.partition(":")[0] if ".py" not in text.schedule else text.schedule
         order = self._order_of(text).partition(":")[0]
-        order = order if order in self.names.orders else None
-        return (plan, name, order, text.profile, int(bump) + 1, *self._draw(plan, *rest))
+        known = order if order in self.names.orders else None
+        return (plan, name, known, text.profile, int(bump) + 1, *self._draw(plan, *rest))
 
     def _order_of(self, text: PlanText) -> str:
         return text.order or (Ranked.name if text.profile else DEFAULT_ORDER)
