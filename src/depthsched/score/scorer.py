@@ -101,7 +101,7 @@ def score(
     progress : callable, optional
         Gets the number of (sample, plan) pairs done and the number of all.
     cluster : Cluster, optional
-        Spread pieces of ``batch_tokens`` over its workers; the model is of :func:`depthsched.load_model`. Seconds add up.
+        Spread pieces of ``batch_tokens`` over its workers; seconds are then those of all workers together.
 
     Returns
     -------
