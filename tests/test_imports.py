@@ -25,7 +25,7 @@ FLOW = [
     {"depthplan"},
     {"planspec"},
     {"plans"},
-    {"budget", "adapters", "models", "environment", "scaffold"},
+    {"budget", "adapters", "models", "environment", "scaffold", "work"},
     {"runtime"},
     {"score", "conversation"},
     {"calibrate", "bench", "evaluate", "oracle"},

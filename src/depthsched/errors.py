@@ -48,6 +48,10 @@ class RankError(DepthschedError, RuntimeError):
     """A rank of a tensor-parallel run ended, or does not do what the others do."""
 
 
+class WorkError(DepthschedError, RuntimeError):
+    """A piece of work failed on the workers of a cluster, or a worker has another model."""
+
+
 class DepthschedWarning(UserWarning):
     """Something runs as asked and may not be what was meant. The command line prints it as one line."""
 

@@ -18,6 +18,7 @@ from .files import cache_dir, cache_folder
 from .parallel.load import load_shards, ranks_for
 from .placement import placing
 from .text import one_line
+from .work.source import remember
 
 EMBEDDED = "smollm2"
 _LOG = logging.getLogger("depthsched")
@@ -108,7 +109,10 @@ def load_model(
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"cannot load model {name!r}: {one_line(error)}") from error
-    return (model if places else model.to(target)).eval(), _padded(tokenizer)
+    if places:
+        return model.eval(), _padded(tokenizer)
+    remember(model, name, dtype, target, weights)
+    return model.to(target).eval(), _padded(tokenizer)
 
 
 def _padded(tokenizer: Any) -> Any:

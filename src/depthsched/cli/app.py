@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import plugins
-from ..errors import DepthschedError, DepthschedWarning, RankError
+from ..errors import DepthschedError, DepthschedWarning, RankError, WorkError
 from ..parallel import launch
 from ..text import one_line
 from . import (
@@ -111,7 +111,7 @@ def _run(args: list[str] | None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say
         return 0
-    except RankError as error:
+    except (RankError, WorkError) as error:
         return _fail(str(error), 1)
     except DepthschedError as error:
         return _fail(str(error), 2)

@@ -11,6 +11,7 @@ from ..environment import versions
 from ..errors import SettingsError
 from ..placement import read_device_map
 from ..planspec import PlanSpec
+from .cluster import RayCpusOption, RayOption, cluster_of, connected
 from .output import (
     PLAN_SYNTAX,
     DeviceMapOption,
@@ -64,35 +65,44 @@ def score(
     weights: WeightsOption = "auto",
     device_map: DeviceMapOption = None,
     offload: OffloadOption = None,
+    ray: RayOption = None,
+    ray_cpus: RayCpusOption = None,
     json: JsonOption = False,
 ) -> None:
     """What a schedule costs in quality: KL, agreement and perplexity against full depth, on the same tokens."""
-    specs = PlanSpec.parse_all(plans, order, profile)  # before the model, so that a typo costs no loading
-    if skipped_kv not in ("auto", "recompute"):
-        raise SettingsError(f"--skipped-kv {skipped_kv} must be auto or recompute: scores of plans are those of auto")
-    refuse_rules(skipped_kv, verify_below, renew_of(renew))
-    places = {"device_map": read_device_map(device_map), "offload_folder": offload}
-    loaded, tokenizer, samples = load_samples(
-        model, prompts, limit, max_new_tokens, raw, dtype, device, weights, **places
-    )
     from ..blocks.modules import weights_form
     from ..runtime.renewal import renewal_of
     from ..score import score as score_plans
 
-    layers = loaded.config.get_text_config(decoder=True).num_hidden_layers
-    resolved = [spec.resolve(layers, max_new_tokens) for spec in specs]
-    for spec, plan in zip(specs, resolved, strict=True):
-        say_notes(spec.label, plan.notes)
-    with notes().status("scoring", spinner="dots") as status:
-        results = score_plans(
-            loaded,
-            resolved,
-            samples,
-            method=method,
-            renewal=renewal_of(skipped_kv, verify_below, renew_of(renew), tokenizer),
-            tokenizer=tokenizer,
-            progress=lambda done, of: status.update(f"scoring, {done} of {of}"),
+    specs = PlanSpec.parse_all(plans, order, profile)  # before the model, so that a typo costs no loading
+    if skipped_kv not in ("auto", "recompute"):
+        raise SettingsError(f"--skipped-kv {skipped_kv} must be auto or recompute: scores of plans are those of auto")
+    refuse_rules(skipped_kv, verify_below, renew_of(renew))
+    cluster = cluster_of(ray, ray_cpus)
+    if cluster and (device_map or offload):
+        raise SettingsError("workers of a Ray cluster hold the whole model; leave --device-map and --offload out")
+    places = {"device_map": read_device_map(device_map), "offload_folder": offload}
+
+    with connected(cluster):  # before the model: an address that leads nowhere costs no loading
+        loaded, tokenizer, samples = load_samples(
+            model, prompts, limit, max_new_tokens, raw, dtype, device, weights, cluster=cluster, **places
         )
+
+        layers = loaded.config.get_text_config(decoder=True).num_hidden_layers
+        resolved = [spec.resolve(layers, max_new_tokens) for spec in specs]
+        for spec, plan in zip(specs, resolved, strict=True):
+            say_notes(spec.label, plan.notes)
+        with notes().status("scoring", spinner="dots") as status:
+            results = score_plans(
+                loaded,
+                resolved,
+                samples,
+                method=method,
+                renewal=renewal_of(skipped_kv, verify_below, renew_of(renew), tokenizer),
+                tokenizer=tokenizer,
+                cluster=cluster,
+                progress=lambda done, of: status.update(f"scoring, {done} of {of}"),
+            )
     if json:
         rows = [result.to_json() for result in results]
         extra = {"model": model, "weights": weights_form(loaded), "versions": versions()}

@@ -12,6 +12,8 @@ from ..encoding import encode, model_inputs
 from ..files import cache_dir, cache_folder, digest, write_json
 from ..fingerprint import weights_digest
 from ..runtime.generate import generate
+from ..work.cluster import Cluster, working
+from ..work.pieces import Loaded
 from .prompts import Prompt
 
 Progress = Callable[[int, int], None]
@@ -35,6 +37,7 @@ def own_answers(
     raw: bool = False,
     cache: bool = True,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> list[Sample]:
     """Tokens of every prompt and its completion.
 
@@ -54,6 +57,9 @@ def own_answers(
         Keep answers in the cache folder, by the content of model and prompt.
     progress : callable, optional
         Gets the number of answers ready and the number of all.
+    cluster : Cluster, optional
+        Spread the answering over its workers, ``batch`` prompts a piece; the model is one that
+        :func:`depthsched.load_model` loaded.
 
     Returns
     -------
@@ -73,14 +79,18 @@ def own_answers(
     missing = sorted((i for i, answer in enumerate(found) if not answer), key=lambda i: len(ids[i]))
     if missing and store:
         cache_folder("answers")  # before the work, so that a folder that cannot be written costs none
-    for begin in range(0, len(missing), batch):
-        rows = missing[begin : begin + batch]
-        for i, answer in zip(rows, _answer(model, [ids[i] for i in rows], max_new_tokens), strict=True):
-            found[i] = answer
-            if store:
-                store.put(ids[i], answer)
-        if progress:
-            progress(len(prompts) - len(missing) + begin + len(rows), len(prompts))
+    pieces = [missing[begin : begin + batch] for begin in range(0, len(missing), batch)]
+    with working(model, tokenizer, cluster if missing else None) as work:
+        answers = work.map(_answer, max_new_tokens, [[ids[i] for i in rows] for rows in pieces])
+        left = len(missing)
+        for rows, some in zip(pieces, answers, strict=True):
+            for i, answer in zip(rows, map(tuple, some), strict=True):
+                found[i] = answer
+                if store:
+                    store.put(ids[i], answer)
+            left -= len(rows)
+            if progress:
+                progress(len(prompts) - left, len(prompts))
     return [Sample(row, (answer or ())[:max_new_tokens]) for row, answer in zip(ids, found, strict=True)]
 
 
@@ -88,7 +98,8 @@ def _encode_completion(tokenizer: Any, text: str | None) -> tuple[int, ...] | No
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text is not None else None
 
 
-def _answer(model: Any, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> list[tuple[int, ...]]:
+def _answer(loaded: Loaded, max_new_tokens: int, prompts: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    model = loaded.model
     run = generate(
         model,
         model_inputs(prompts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,7 +25,10 @@ from ..runtime.renewal import Ran, Renewal, Steps
 from ..runtime.renewing import renewing_backend
 from ..runtime.sampler import RunningRows
 from ..runtime.signals import SignalReader, refuse_signals
+from ..work.cluster import Cluster, working
+from ..work.pieces import Loaded
 from .answers import Progress, Sample
+from .asked import Asked
 from .metrics import Metrics, compare_logits, compare_states
 from .result import METRICS, PromptScore, ScoreResult, group, interval
 from .staircase import Staircase
@@ -70,6 +74,7 @@ def score(
     backend: str = "eager",
     force: bool = False,
     progress: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> list[ScoreResult]:
     """Score plans on the same samples; full depth is computed once for all of them.
 
@@ -95,6 +100,8 @@ def score(
         Drive a model family that is unknown or refused.
     progress : callable, optional
         Gets the number of (sample, plan) pairs done and the number of all.
+    cluster : Cluster, optional
+        Spread pieces of ``batch_tokens`` over its workers; seconds are then those of all workers together.
 
     Returns
     -------
@@ -121,23 +128,40 @@ def score(
     rows: list[list[_Row]] = [[] for _ in plans]
     seconds = [0.0] * len(plans)
     done = 0
-    for chunk in batches(usable, batch_tokens):
-        began = time.perf_counter()
-        with guarded(ranks):
-            batch = None if method == "step-by-step" else _Batch.of(adapter, chunk)
-        shared = time.perf_counter() - began
-        for i, plan in enumerate(plans):
-            began = time.perf_counter()
-            with guarded(ranks):
-                if batch and _in_one_pass(plan, renewal):
-                    rows[i] += _one_pass(adapter, plan, batch, chunk)
-                else:
-                    rows[i] += _step_by_step(adapter, plan, chunk, batch, renewal, tokenizer, backend)
-            seconds[i] += shared + time.perf_counter() - began
-            done += len(chunk)
+    pieces = list(batches(usable, batch_tokens))
+    asked = Asked(tuple(plans), method, renewal, backend, force, tokenizer)
+    with working(adapter.model, tokenizer, cluster) as work:
+        shared = asked if cluster is None else asked.to_json()
+        given: list[Any] = [[list(sample) for sample in map(astuple, piece)] for piece in pieces]
+        for piece, found in zip(pieces, work.map(score_piece, shared, given), strict=True):
+            for i, (some, took) in enumerate(found):
+                rows[i] += [_Row(Metrics(*m), [Ran(*ran) for ran in passes], n) for m, passes, n in some]
+                seconds[i] += took
+            done += len(piece) * len(plans)
             if progress:
                 progress(done, len(usable) * len(plans))
     return [_result(adapter, *both, method, renewal) for both in zip(plans, rows, seconds, strict=True)]
+
+
+def score_piece(loaded: Loaded, shared: Any, piece: Any) -> list[tuple[list[_Row], float]]:
+    """Rows of some samples under every plan, and the seconds that each took, its share of full depth included."""
+    asked = shared if isinstance(shared, Asked) else Asked.from_json(shared, loaded.tokenizer)
+    chunk = [Sample(tuple(prompt), tuple(completion)) for prompt, completion in piece]
+    adapter = adapter_for(loaded.model, force=asked.force)
+    ranks, began = ranks_of(adapter.model), time.perf_counter()
+    with guarded(ranks):
+        batch = None if asked.method == "step-by-step" else _Batch.of(adapter, chunk)
+    full = time.perf_counter() - began
+    found = []
+    for plan in asked.plans:
+        began = time.perf_counter()
+        with guarded(ranks):
+            if batch and _in_one_pass(plan, asked.renewal):
+                rows = _one_pass(adapter, plan, batch, chunk)
+            else:
+                rows = _step_by_step(adapter, plan, chunk, batch, asked.renewal, asked.tokenizer, asked.backend)
+        found.append((rows, full + time.perf_counter() - began))
+    return found
 
 
 def _in_one_pass(plan: DepthPlan, renewal: Renewal | None) -> bool:

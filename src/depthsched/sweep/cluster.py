@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import SettingsError
 from ..text import one_line
+from ..work.cluster import RETRIES, connect, in_flight, ray_package, slots
 from .cells import Cell
 from .run import Notice, Outcome, SweepResult, attempt, forget_failed, run_sweep
 from .store import Record, Store
-
-_RETRIES = 3
 
 
 def run_on_ray(
@@ -41,11 +37,11 @@ def run_on_ray(
     SettingsError
         Ray is not installed, or no cluster can be reached.
     """
-    ray = _ray()
+    ray = ray_package()
     ours = not ray.is_initialized()
     try:
         if ours:
-            _connect(ray)
+            connect(ray)
         if retry:
             forget_failed(cells, store)
         ran = _run(ray, cells, store, cpus, versions or {}, notice)
@@ -67,27 +63,25 @@ def _run(
 ) -> set[str]:
     """Do every cell that nobody else is doing; the ids of those done."""
     gpus = 1 if cells and cells[0].device.startswith("cuda") else 0
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)(_remote)
-    waiting, ran = deque(cells), set()
-    running: dict[Any, tuple[Cell, Any]] = {}
-    while waiting or running:
-        while waiting and len(running) < _slots(ray, cpus):
-            cell = waiting.popleft()
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_remote)
+    ran = set()
+
+    def starts() -> Iterator[tuple[tuple[Cell, Any], Any]]:
+        for cell in cells:
             lock = None if store.finished(cell) else store.lock(cell)
             if lock is None:
                 continue
             if store.finished(cell):  # between the look and the claim
                 lock.release()
                 continue
-            running[task.remote(json.dumps(cell.to_json()), dict(versions))] = cell, lock
-        done, _ = ray.wait(list(running), num_returns=1, timeout=1.0) if running else ([], None)
-        for reference in done:
-            cell, lock = running.pop(reference)
-            record = _record(ray, reference, cell, versions)
-            store.write(record)
-            lock.release()
-            ran.add(cell.id)
-            notice(record, True)
+            yield (cell, lock), task.remote(json.dumps(cell.to_json()), dict(versions))
+
+    for (cell, lock), reference in in_flight(ray, starts(), lambda: slots(ray, cpus)):
+        record = _record(ray, reference, cell, versions)
+        store.write(record)
+        lock.release()
+        ran.add(cell.id)
+        notice(record, True)
     return ran
 
 
@@ -104,24 +98,3 @@ def _record(ray: Any, reference: Any, cell: Cell, versions: Mapping[str, str]) -
         return Record(
             cell, "failed", None, {"type": type(problem).__name__, "message": message, "fault": True}, 0.0, versions
         )
-
-
-def _slots(ray: Any, cpus: float) -> int:
-    """Cells that the cluster can run at once, and one more so that no worker waits for this process."""
-    return int(ray.cluster_resources().get("CPU", 1) // cpus) + 1
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise SettingsError("--ray needs Ray: pip install 'depthsched[ray]'") from error
-    return ray
-
-
-def _connect(ray: Any) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SettingsError(f"no Ray cluster: {one_line(error)}") from error
