@@ -118,10 +118,9 @@ class _Remote:
             raise WorkError(f"a piece of work failed on the Ray cluster: {one_line(problem, 500)}") from problem
         if "error" in reply:
             kind = getattr(errors, reply["error"], None)
-            known = isinstance(kind, type) and issubclass(kind, DepthschedError)
-            raise (kind if known else WorkError)(
-                f"on a worker: {'' if known else reply['error'] + ': '}{reply['said']}"
-            )
+            known: type[Exception] = kind if isinstance(kind, type) and issubclass(kind, DepthschedError) else WorkError
+            of = f"{reply['error']}: " if known is WorkError else ""
+            raise known(f"on a worker: {of}{reply['said']}")
         for what, ours in self.who.items():
             if reply["who"][what] != ours:
                 raise WorkError(f"a worker has other {what} under the name {self.source.model}: {reply['who'][what]}")
