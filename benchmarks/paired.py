@@ -48,7 +48,7 @@ def paired(
     return {
         "schedule": resolved.schedule,
         "order": resolved.order,
-        "profile": str(resolved.profile.folder) if resolved.profile else None,
+        "profile": resolved.profile.place if resolved.profile else None,
         "prompts": one.prompts,
         "tokens": one.tokens,
         "threads": torch.get_num_threads(),

@@ -18,6 +18,7 @@ from .files import digest
 from .order import keep_layers
 from .plugins import parse_schedule
 from .profile import Profile
+from .profiles import find_profile
 from .schedule import AdaptiveSchedule, decide_depth
 from .signals import Signals
 from .text import sparkline
@@ -212,7 +213,7 @@ class DepthPlan:
             "notes": list(self.notes),
             "adaptive": self.adaptive,
             "needs": list(self.needs),
-            "profile": str(self.profile.folder) if self.profile else None,
+            "profile": self.profile.place if self.profile else None,
         }
 
     @classmethod
@@ -239,7 +240,7 @@ class DepthPlan:
                 drop_order=tuple(operator.index(d) for d in values["drop_order"]),
                 notes=tuple(str(n) for n in values.get("notes", ())),
                 decider=_decider(str(values["schedule"])) if values.get("adaptive") else None,
-                profile=Profile.load(values["profile"]) if values.get("profile") else None,
+                profile=find_profile(values["profile"]) if values.get("profile") else None,
             )
         except (PlanError, ProfileError):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import ProfileError
@@ -91,3 +92,33 @@ def _values(model: Any, name: str, weight: Any) -> Any:
 def weights_digest(model: Any) -> str:
     """Hash of :func:`weights_sample` and the configuration; differs between dtypes."""
     return digest(config_digest(model) + json.dumps(weights_sample(model)))
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a profile records to know its model again: :func:`config_digest` and :func:`weights_sample`."""
+
+    name: str
+    num_layers: int
+    hidden_size: int
+    config: str
+    weights: tuple[float, ...]
+
+    @classmethod
+    def of(cls, model: Any, name: str) -> ModelIdentity:
+        """The identity of a loaded model."""
+        config = model.config.get_text_config(decoder=True)
+        return cls(
+            name, config.num_hidden_layers, config.hidden_size, config_digest(model), tuple(weights_sample(model))
+        )
+
+    def difference(self, model: Any) -> str | None:
+        """What tells a loaded model from this one, if anything does. The dtype may differ."""
+        if config_digest(model) != self.config:
+            return "configuration differs"
+        sample = weights_sample(model)
+        # A weight rounds by at most 2**-8 of itself when a model is loaded in bfloat16.
+        same = len(sample) == len(self.weights) and all(
+            math.isclose(a, b, rel_tol=2**-7, abs_tol=1e-6) for a, b in zip(sample, self.weights, strict=True)
+        )
+        return None if same else "weights differ"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -34,6 +35,14 @@ def register_rankers(register: Callable[[type[LayerRanker]], None]) -> None:
     """Offer layer rankers: call ``register(MyRanker)`` once for each class.
 
     Called by every command, so import torch inside :meth:`~depthsched.LayerRanker.rank`.
+    """
+
+
+@hookspec
+def register_profiles(register: Callable[[str, str | Path], None]) -> None:
+    """Offer calibrated profiles: call ``register("my-model", folder)`` once for each.
+
+    Called by every command, so give the folder and read nothing of it.
     """
 
 

@@ -14,11 +14,12 @@ from .files import digest
 from .order import LayerOrder, Ranked
 from .plugins import parse_order, parse_schedule
 from .profile import Profile
+from .profiles import find_profile
 from .schedule import AdaptiveSchedule, DepthSchedule, ask_depths, check_min_depth
 from .schedules import Full
 from .settings import split_spec
 
-SYNTAX = "schedule[@order][+profile=DIR]"
+SYNTAX = "schedule[@order][+profile=PROFILE]"
 DEFAULT_ORDER = "middle-out"
 _PROFILE = "+profile="
 
@@ -41,7 +42,9 @@ class PlanText(NamedTuple):
         """
         rest, plus, profile = text.partition(_PROFILE)
         if plus and not profile.strip():
-            raise SettingsError("the profile is empty; give the folder that depthsched calibrate wrote")
+            raise SettingsError(
+                "the profile is empty; give a folder that depthsched calibrate wrote, a name or a hub id"
+            )
         schedule, at, order = rest.partition("@")
         if at and not order.strip():
             raise SettingsError("the order is empty; give a name such as middle-out (see depthsched list)")
@@ -84,7 +87,7 @@ class PlanSpec:
         order: str | LayerOrder | None = None,
         profile: Profile | str | Path | None = None,
         *,
-        load: Callable[[str | Path], Profile] = Profile.load,
+        load: Callable[[str | Path], Profile] = find_profile,
     ) -> PlanSpec:
         """Read a plan.
 
@@ -96,7 +99,7 @@ class PlanSpec:
             Defaults for a text that names none of its own; a text with an order of its own does without the
             default profile. Where both are left out the order is ``middle-out``, and ``ranked`` with a profile.
         load : callable
-            Reads the profile in a folder.
+            Finds and reads a profile.
 
         Raises
         ------
@@ -126,7 +129,7 @@ class PlanSpec:
         profile: Profile | str | Path | None = None,
     ) -> list[PlanSpec]:
         """Read plans separated by ``;``, with the defaults of :meth:`parse`. Each profile is read once."""
-        load = functools.cache(Profile.load)
+        load = functools.cache(find_profile)
         default = load(profile) if isinstance(profile, str | Path) else profile
         found = [cls.parse(text, order, default, load=load) for text in plans.split(";") if text.strip()]
         if not found:
@@ -149,8 +152,8 @@ class PlanSpec:
         return digest(self.key)
 
     def __str__(self) -> str:
-        folder = str(self.profile.folder) if self.profile else ""
-        return str(PlanText(self.schedule.spec(), self.order.spec(), folder))
+        place = self.profile.place if self.profile else ""
+        return str(PlanText(self.schedule.spec(), self.order.spec(), place))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PlanSpec) and self.key == other.key
@@ -171,7 +174,7 @@ class PlanSpec:
             raise PlanError(f"horizon={horizon} must be between 1 and 10 million tokens")
         if self.profile is not None and self.profile.num_layers != num_layers:
             raise PlanError(
-                f"the profile in {self.profile.folder} is for {self.profile.num_layers} layers, "
+                f"the profile in {self.profile.place} is for {self.profile.num_layers} layers, "
                 f"and the model has {num_layers}"
             )
         check_min_depth(self.schedule, num_layers)
@@ -213,5 +216,5 @@ def _parse_order(order: str | LayerOrder | None, profile: Profile | None) -> tup
             order = parse_order(order)
     ours = isinstance(order, Ranked) and (not order.bridges or profile is None or order.layers == profile.drop_order)
     if profile is not None and not ours:
-        raise PlanError(f"the bridges of profile {profile.folder} fit its own order; use order ranked, not {order}")
+        raise PlanError(f"the bridges of profile {profile.place} fit its own order; use order ranked, not {order}")
     return order, profile if isinstance(order, Ranked) and order.bridges else None

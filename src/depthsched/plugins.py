@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.util
 import os
-import sys
-import traceback
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +16,14 @@ import pluggy
 from . import hookspecs
 from .classes import refuse
 from .compatibility import SOURCE, refuse_other_api, refuse_other_version
-from .errors import DepthschedError, PluginError, SettingsError, UnknownNameError
-from .files import digest
+from .errors import PluginError, ProfileError, SettingsError, UnknownNameError
 from .hookspecs import PROJECT
 from .order import LayerOrder
+from .profile import JSON_NAME
 from .ranker import LayerRanker
 from .schedule import DepthSchedule
 from .settings import Settings, split_spec, suggest
-from .text import one_line
+from .userfile import run_file, said
 
 GROUP = "depthsched"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
@@ -34,6 +32,7 @@ BUILTIN = "depthsched"
 # What depthsched itself brings: modules with hooks, as those of plug-ins. The adapters wait until one is asked for.
 MODULES = ("depthsched.schedules", "depthsched.order", "depthsched.rankers")
 ADAPTERS = "depthsched.adapters"
+_PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # no slash and no @: those make a hub id
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered class and its origin."""
+    """One registered class, or folder of a profile, and its origin."""
 
     value: Any
     origin: Origin
@@ -64,6 +63,7 @@ class Registry:
     schedules: dict[str, Entry] = field(default_factory=dict)
     orders: dict[str, Entry] = field(default_factory=dict)
     rankers: dict[str, Entry] = field(default_factory=dict)
+    profiles: dict[str, Entry] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def schedule(self, name: str) -> type[DepthSchedule]:
@@ -99,7 +99,7 @@ class Registry:
             except PluginError:
                 raise
             except (Exception, SystemExit) as error:  # a plug-in's own fault, reported under its name
-                self.failures[name] = f"{hook} failed: {_said(error)}"
+                self.failures[name] = f"{hook} failed: {said(error)}"
 
     def origin(self, plugin: str) -> Origin:
         """Where the names of a registered plug-in come from."""
@@ -134,6 +134,7 @@ def registry() -> Registry:
     result.call("register_schedules", lambda plugin: _adder(result, result.schedules, DepthSchedule, plugin))
     result.call("register_orders", lambda plugin: _adder(result, result.orders, LayerOrder, plugin))
     result.call("register_rankers", lambda plugin: _adder(result, result.rankers, LayerRanker, plugin))
+    result.call("register_profiles", lambda plugin: _profile_adder(result, plugin))
     return result
 
 
@@ -158,14 +159,9 @@ def _load_entry_points(result: Registry) -> None:
             refuse_other_api(plugin, version())
             _register(result.manager, plugin, name)
         except (Exception, SystemExit) as error:  # whatever an import raises: this plug-in is out, the rest work
-            result.failures[name] = _said(error)
+            result.failures[name] = said(error)
         else:
             result.origins[name] = origin
-
-
-def _said(error: BaseException) -> str:
-    """An error of a plug-in or a file on one line; ours names what to do, others need their type."""
-    return str(error) if isinstance(error, DepthschedError) else f"{type(error).__name__}: {one_line(error)}"
 
 
 def _register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
@@ -189,15 +185,32 @@ def _adder(result: Registry, entries: dict[str, Entry], base: type, plugin: str)
             raise TypeError(f"{value!r} is not a {base.__name__} class")
         refuse(value)
         name = value.name  # type: ignore[attr-defined]  # every base has one
-        if name in entries:
-            kind = getattr(value, "kind", "adapter")
-            raise PluginError(
-                f"two plug-ins register the {kind} {name!r}: {entries[name].origin} and {origin}; "
-                f"uninstall one, or set {DISABLE}=1 to load none"
-            )
-        entries[name] = Entry(value, origin)
+        _add(entries, getattr(value, "kind", "adapter"), name, Entry(value, origin))
 
     return register
+
+
+def _profile_adder(result: Registry, plugin: str) -> Callable[[str, str | Path], None]:
+    origin = result.origin(plugin)
+
+    def register(name: str, folder: str | Path) -> None:
+        if not isinstance(name, str) or not _PROFILE_NAME.fullmatch(name):
+            raise ProfileError(f"{name!r} is no name for a profile; use a-z, 0-9, '.', '_' and '-', such as smollm2")
+        path = Path(folder).absolute()
+        if not (path / JSON_NAME).is_file():
+            raise ProfileError(f"profile {name!r}: {path} has no {JSON_NAME}; give the folder that calibrate wrote")
+        _add(result.profiles, "profile", name, Entry(path, origin))
+
+    return register
+
+
+def _add(entries: dict[str, Entry], kind: str, name: str, entry: Entry) -> None:
+    if name in entries:
+        raise PluginError(
+            f"two plug-ins register the {kind} {name!r}: {entries[name].origin} and {entry.origin}; "
+            f"uninstall one, or set {DISABLE}=1 to load none"
+        )
+    entries[name] = entry
 
 
 def parse_schedule(spec: str) -> DepthSchedule:
@@ -249,7 +262,7 @@ def _from_file(spec: str, base: type[Any]) -> Any:
     path_text, _, rest = spec.strip().partition(".py")
     path = Path(path_text + ".py").expanduser()
     class_name, settings = split_spec(rest.removeprefix(":"))
-    module = _run_file(path)
+    module = run_file(path)
     refuse_other_api(module, version(), f"{path} ")
     found = {k: v for k, v in vars(module).items() if _is_own(v, base, module.__name__)}
     if not class_name and len(found) == 1:
@@ -266,28 +279,6 @@ def _from_file(spec: str, base: type[Any]) -> Any:
 
 def _is_own(value: Any, base: type, module: str) -> bool:
     return isinstance(value, type) and issubclass(value, base) and value.__module__ == module
-
-
-def _run_file(path: Path) -> Any:
-    if not path.is_file():
-        raise SettingsError(f"no such file: {path}; give path/to/file.py:Class:key=value,...")
-    name = "depthsched_user_" + digest(str(path.resolve()), 12)
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise SettingsError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module  # dataclasses look their module up while the file runs
-    try:
-        module_spec.loader.exec_module(module)
-    except DepthschedError:
-        del sys.modules[name]
-        raise
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f"{path}, line {lines[-1]}" if lines else path
-        raise SettingsError(f"{where} cannot be run: {_said(error)}") from error
-    return module
 
 
 def describe(cls: type[Settings] | type) -> str:

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 from .damage import DamageTable
 from .errors import ProfileError
 from .files import digest, json_digest, write_atomic
-from .fingerprint import config_digest, weights_sample
+from .fingerprint import ModelIdentity
+from .text import visible
 
 if TYPE_CHECKING:
     from .bridge import Bridges
 
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "profile.json", "bridges.safetensors"
+DTYPES = {"float32": "float", "bfloat16": "bfloat16", "float16": "half"}
+"""Types that bridges are stored in, and the method of a tensor that makes each."""
+_PLACE = ("folder", "source", "revision")  # where it was found, which is no part of what it says
 
 
 @functools.lru_cache(maxsize=32)
@@ -29,36 +32,6 @@ def _sha256(path: Path, *version: int) -> str:
     """Checksum of a file; read once for each version of it, since every run with a profile asks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """What a profile records to know its model again: :func:`config_digest` and :func:`weights_sample`."""
-
-    name: str
-    num_layers: int
-    hidden_size: int
-    config: str
-    weights: tuple[float, ...]
-
-    @classmethod
-    def of(cls, model: Any, name: str) -> ModelIdentity:
-        """The identity of a loaded model."""
-        config = model.config.get_text_config(decoder=True)
-        return cls(
-            name, config.num_hidden_layers, config.hidden_size, config_digest(model), tuple(weights_sample(model))
-        )
-
-    def difference(self, model: Any) -> str | None:
-        """What tells a loaded model from this one, if anything does. The dtype may differ."""
-        if config_digest(model) != self.config:
-            return "configuration differs"
-        sample = weights_sample(model)
-        # A weight rounds by at most 2**-8 of itself when a model is loaded in bfloat16.
-        same = len(sample) == len(self.weights) and all(
-            math.isclose(a, b, rel_tol=2**-7, abs_tol=1e-6) for a, b in zip(sample, self.weights, strict=True)
-        )
-        return None if same else "weights differ"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +63,8 @@ class Profile:
         Size and checksum of ``bridges.safetensors``; :meth:`save` sets them.
     folder : Path
         Where it lies; :meth:`load` and :meth:`save` set it.
+    source, revision : str
+        How it was found, where that was no folder: a registered name and its plug-in, or a hub id and its commit.
     """
 
     model: ModelIdentity
@@ -106,6 +81,8 @@ class Profile:
     tensors_bytes: int = 0
     tensors_sha256: str = ""
     folder: Path = Path()
+    source: str = ""
+    revision: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> Profile:
@@ -128,7 +105,9 @@ class Profile:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProfileError(f"{file} is truncated or not a profile; calibrate again ({error})") from error
         if content.get("format") != FORMAT:
-            raise ProfileError(f"{path} has profile format {content.get('format')}, this version reads {FORMAT}")
+            raise ProfileError(
+                f"{path} has profile format {visible(content.get('format'))}, this version reads {FORMAT}"
+            )
         if checksum(content) != written:
             raise ProfileError(f"{file} was edited: its checksum differs; calibrate again")
         try:
@@ -142,7 +121,7 @@ class Profile:
     def _from_json(cls, content: Mapping[str, Any], folder: Path) -> Profile:
         model = content["model"]
         index = sorted((int(depth), tuple(layers)) for depth, layers in content["bridges"].items())
-        names = {f.name for f in dataclasses.fields(cls)} - {"model", "drop_order", "damage", "bridged", "folder"}
+        names = {f.name for f in dataclasses.fields(cls)} - {"model", "drop_order", "damage", "bridged", *_PLACE}
         return cls(
             model=ModelIdentity(**{**model, "weights": tuple(model["weights"])}),
             drop_order=tuple(content["drop_order"]),
@@ -168,7 +147,7 @@ class Profile:
         values = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name not in ("damage", "bridged", "folder")
+            if f.name not in ("damage", "bridged", *_PLACE)
         }
         bridges = {str(depth): list(layers) for depth, layers in self.bridged.items()}
         if not self.drafting:  # as in 0.1.0
@@ -188,7 +167,7 @@ class Profile:
         """A copy with other values in some fields."""
         return dataclasses.replace(self, **changes)
 
-    def save(self, folder: str | Path, bridges: Bridges | None = None) -> Profile:
+    def save(self, folder: str | Path, bridges: Bridges | None = None, dtype: str = "float32") -> Profile:
         """Write this profile and read it back. ``profile.json`` comes last: an interruption leaves no valid profile.
 
         Parameters
@@ -197,6 +176,8 @@ class Profile:
         bridges : mapping, optional
             Depth -> layer -> bridge. Left out, the profile keeps the bridges it has, and the tensors are written only
             where ``folder`` is another one.
+        dtype : str
+            What tensors are stored in when they are written: float32, bfloat16 or float16.
         """
         from safetensors.torch import save
 
@@ -206,7 +187,7 @@ class Profile:
             bridges = self.bridges(self.depths)
         if bridges is not None:
             tensors = {
-                f"{depth}.{layer}.{name}": getattr(bridge, name).float().cpu().contiguous()
+                f"{depth}.{layer}.{name}": getattr(getattr(bridge, name).cpu().contiguous(), DTYPES[dtype])()
                 for depth, row in bridges.items()
                 for layer, bridge in row.items()
                 for name in ("weight", "bias")
@@ -226,6 +207,16 @@ class Profile:
         from .display.views import profile_html
 
         return profile_html(self)
+
+    @property
+    def place(self) -> str:
+        """A text that leads to this profile again: its name, its hub id with the commit, or its folder."""
+        return self.source or str(self.folder)
+
+    @property
+    def label(self) -> str:
+        """For people: its name or hub id, or the name of its folder."""
+        return self.source or self.folder.name
 
     @property
     def num_layers(self) -> int:
@@ -257,12 +248,20 @@ class Profile:
 
         from .bridge import Bridge
 
+        hidden = self.model.hidden_size
+        shapes = {"weight": (hidden, hidden), "bias": (hidden,)}
         with safe_open(self.folder / TENSORS_NAME, framework="pt") as file:
+
+            def read(depth: int, layer: int, part: str) -> Any:
+                name = f"{depth}.{layer}.{part}"
+                found = file.get_tensor(name).float() if name in names else None
+                if found is None or tuple(found.shape) != shapes[part]:
+                    raise ProfileError(f"{self.folder / TENSORS_NAME} has no tensor {name} of shape {shapes[part]}")
+                return found
+
+            names = set(file.keys())
             return {
-                depth: {
-                    layer: Bridge(*(file.get_tensor(f"{depth}.{layer}.{part}") for part in ("weight", "bias")))
-                    for layer in self.bridged[depth]
-                }
+                depth: {layer: Bridge(*(read(depth, layer, part) for part in shapes)) for layer in self.bridged[depth]}
                 for depth in wanted
             }
 
@@ -275,7 +274,7 @@ class Profile:
             Another configuration, or other weights.
         """
         if differs := self.model.difference(model):
-            raise ProfileError(f"the profile in {self.folder} is for model {self.model.name!r}, whose {differs}")
+            raise ProfileError(f"the profile in {self.place} is for model {self.model.name!r}, whose {differs}")
 
 
 def checksum(content: Mapping[str, Any]) -> str:

@@ -9,9 +9,14 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def one_line(value: object, most: int = 300) -> str:
-    """An error or anything else on one line of at most ``most`` characters."""
-    text = " ".join(str(value).split())
+    """An error or anything else on one line of at most ``most`` characters, safe to print: see :func:`visible`."""
+    text = visible(" ".join(str(value).split()))
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def visible(value: object) -> str:
+    """A text whose control and bidirectional characters are written out, so that none acts on where it is shown."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 def block(share: float) -> str:

@@ -16,8 +16,9 @@ from ..cost import ModelShape
 from ..damage import DamageTable, step_ranges
 from ..errors import PlanError, SettingsError
 from ..files import digest
+from ..fingerprint import ModelIdentity
 from ..plugins import parse_ranker
-from ..profile import ModelIdentity, Profile
+from ..profile import Profile
 from ..ranker import LayerRanker
 from ..score.answers import Sample
 from .acceptance import CheckCost

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..plans import DepthPlan
 
 HELP = """\
-/schedule SPEC   another plan from here on: schedule[@order][+profile=DIR]; alone: which one runs
+/schedule SPEC   another plan from here on: schedule[@order][+profile=PROFILE]; alone: which one runs
 /full            all layers from here on
 /help            this list
 /quit            leave, as Ctrl-D does; Ctrl-C stops an answer

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from ..environment import versions
+from ..profiles import from_folder
 from .output import JsonOption, console, print_json, quiet_libraries, table
 from .sweep import progress
 
@@ -28,7 +29,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder of the results; the same one again goes on with it.")],
     prompts: Annotated[Path, typer.Option("--prompts", help="JSON lines: prompt (or question), maybe completion.")],
     profile: Annotated[
-        list[Path] | None, typer.Option("--profile", "-p", help="A profile whose order takes part; may be repeated.")
+        list[str] | None, typer.Option("--profile", "-p", help="A profile whose order takes part; may be repeated.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Measure the tasks of the file too, on this folder of data.")
@@ -42,7 +43,7 @@ def run(
     gallery = read_gallery(file, limit)
     inputs = Inputs(
         str(prompts.expanduser().resolve()),
-        tuple(str(folder.expanduser().resolve()) for folder in profile or ()),
+        tuple(from_folder(place, Path.cwd()) for place in profile or ()),
         None if data is None else str(data.expanduser().resolve()),
     )
     if data is not None:

@@ -8,6 +8,9 @@ import typer
 from rich.markup import escape
 
 from .. import plugins
+from ..errors import ProfileError
+from ..profile import Profile
+from ..text import one_line, ranges
 from .output import JsonOption, console, notes, print_json, table
 
 
@@ -16,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_names(json: JsonOption = False) -> None:
-    """Schedules, orders, rankers and adapters, and which plug-in each came from."""
+    """Schedules, orders, rankers, adapters and profiles, and which plug-in each came from."""
     registry = plugins.registry()
     adapters = plugins.adapter_classes()
     rows = [
@@ -26,6 +29,7 @@ def list_names(json: JsonOption = False) -> None:
             ("order", registry.orders),
             ("ranker", registry.rankers),
             ("adapter", adapters),
+            ("profile", registry.profiles),
         )
         for name, entry in entries.items()
     ]
@@ -49,5 +53,16 @@ def _row(kind: str, name: str, entry: plugins.Entry) -> dict[str, Any]:
         "name": name,
         "plugin": entry.origin.plugin,
         "version": entry.origin.version,
-        "summary": plugins.describe(entry.value).replace("``", ""),
+        "summary": _summary(kind, name, entry),
     }
+
+
+def _summary(kind: str, name: str, entry: plugins.Entry) -> str:
+    """What a class says of itself, or what a profile is for."""
+    if kind != "profile":
+        return plugins.describe(entry.value).replace("``", "")
+    try:
+        found = Profile.load(entry.value)
+    except ProfileError as error:
+        return one_line(error)
+    return one_line(f"For {found.model.name}, bridges at depths {ranges(found.depths) or 'none'}")

@@ -32,7 +32,10 @@ OrderOption = Annotated[
     str | None, typer.Option("--order", "-o", help="Which layers go first, such as middle-out:head=2,tail=2.")
 ]
 ProfileOption = Annotated[
-    str | None, typer.Option("--profile", "-p", help="A profile that calibrate wrote, for plans that name none.")
+    str | None,
+    typer.Option(
+        "--profile", "-p", help="A folder that calibrate wrote, a name or a hub id; for plans that name none."
+    ),
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 WeightsOption = Annotated[

@@ -13,6 +13,7 @@ from ..cost import Cost, ModelShape
 from ..errors import DepthschedError, SettingsError
 from ..planspec import PlanSpec, PlanText
 from ..plugins import registry
+from ..profiles import from_folder
 from ..settings import field_types, spec_key, split_spec
 
 _CLOSE = 0.003
@@ -126,7 +127,7 @@ def entries_of(spec: str, groups: Sequence[Group], budgets: Sequence[float], ans
     """
     text = PlanText.of(spec)
     if text.profile:
-        place = str(Path(text.profile).expanduser().resolve())
+        place = from_folder(text.profile, Path.cwd())
         own: Sequence[Group] = [Group(text.order or "ranked", place)]
     else:
         own = [Group(text.order)] if text.order else groups

@@ -144,7 +144,7 @@ def _result(
             others.append(PlanRow(label, agreement, saved, float(depth), beside(agreement.mean)))
     return OracleResult(
         order=plan.order,
-        profile=str(plan.profile.folder) if plan.profile else None,
+        profile=plan.profile.place if plan.profile else None,
         num_layers=plan.num_layers,
         depths=depths,
         prompts=len(rows),

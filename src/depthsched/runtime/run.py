@@ -131,7 +131,8 @@ class Run:
             "compile_seconds": self.trace.compile_seconds,
             "schedule": self.plan.schedule,
             "order": self.plan.order,
-            "profile": str(self.plan.profile.folder) if self.plan.profile else None,
+            "profile": self.plan.profile.place if self.plan.profile else None,
+            "profile_revision": (self.plan.profile.revision or None) if self.plan.profile else None,
             "notes": list(self.plan.notes),
             **({"ranks": self.ranks} if self.ranks else {}),
             **({"renewal": renewed_in(self.trace)} if self.trace.renewal is not None else {}),
@@ -145,7 +146,7 @@ class Run:
     def report(self) -> str:
         """The run in four lines of text, and what a lossless one drafted or a renewing one computed again."""
         lines = (
-            f"{self.plan.schedule} @ {self.plan.order}, backend {self.trace.backend}\n"
+            f"{self.plan.schedule} @ {self.plan.order}{_profiled(self.plan)}, backend {self.trace.backend}\n"
             f"{self.tokens.shape[1]} tokens, mean depth {self.trace.mean_depth:.1f} of {self.shape.num_layers}\n"
             f"{self.layer_speedup:.2f}x fewer layers, {self.bytes_speedup:.2f}x fewer bytes\n"
             f"prefill {self.prefill_seconds:.2f} s, decode {self.decode_seconds:.2f} s, "
@@ -163,3 +164,11 @@ class Run:
         if self.trace.rounds is None:
             return []
         return report_lines(self.trace.rounds, self.trace.decisions)
+
+
+def _profiled(plan: DepthPlan) -> str:
+    """The profile of a plan and, where it has one, its plug-in or commit."""
+    if plan.profile is None:
+        return ""
+    revision = plan.profile.revision
+    return f", profile {plan.profile.place}" + (f" ({revision})" if revision not in plan.profile.place else "")

@@ -60,7 +60,7 @@ class Optimal(DepthSchedule):
             raise SettingsError("schedule 'optimal' needs budget or mean_depth, for example optimal:budget=1.25")
         if profile.damage is None:
             raise ProfileError(
-                f"the profile in {profile.folder} has no damage table, from which 'optimal' is solved; "
+                f"the profile in {profile.place} has no damage table, from which 'optimal' is solved; "
                 f"calibrate again: {CALIBRATE}"
             )
         first = max(int(self.start), 1)

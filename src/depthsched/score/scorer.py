@@ -275,7 +275,7 @@ def _result(
     return ScoreResult(
         schedule=plan.schedule,
         order=plan.order,
-        profile=str(plan.profile.folder) if plan.profile else None,
+        profile=plan.profile.place if plan.profile else None,
         method="staircase" if method != "step-by-step" and _in_one_pass(plan, renewal) else "step-by-step",
         prompts=len(rows),
         tokens=sum(counts),

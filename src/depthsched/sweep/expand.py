@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import DepthschedError, SettingsError
 from ..files import digest
 from ..planspec import PlanSpec, PlanText
-from ..profile import Profile
+from ..profiles import find_profile
 from .cells import Cell
 from .grid import Grid
 
@@ -56,7 +56,7 @@ def cells_of(grid: Grid) -> list[Cell]:
 
 def _plans(grid: Grid) -> Iterator[PlanSpec]:
     """Every plan; what its own text says wins over the keys of the grid."""
-    load = functools.cache(Profile.load)
+    load = functools.cache(find_profile)
     for profile in grid.profiles:
         for order in grid.orders:
             for schedule in grid.schedules:
@@ -72,7 +72,7 @@ def _plans(grid: Grid) -> Iterator[PlanSpec]:
 
 def _label(text: PlanText, spec: PlanSpec) -> str:
     """The plan as its author wrote it, the profile by the name of its folder."""
-    return "full" if spec.is_full else str(text._replace(profile=spec.profile.folder.name if spec.profile else ""))
+    return "full" if spec.is_full else str(text._replace(profile=spec.profile.label if spec.profile else ""))
 
 
 _Measure = tuple[str, dict[str, Any], dict[str, str], dict[str, str]]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from ..errors import SettingsError
 from ..planspec import PlanText
+from ..profiles import from_folder
 from ..settings import Settings, setting
 
 _MOST_BYTES = 1 << 20
@@ -140,7 +141,7 @@ def parse_grid(data: Any, folder: Path) -> Grid:
     return dataclasses.replace(
         grid,
         schedules=tuple(_with_place(spec, folder) for spec in grid.schedules),
-        profiles=tuple(p if p is None else _place(p, folder) for p in grid.profiles),
+        profiles=tuple(p if p is None else from_folder(p, folder) for p in grid.profiles),
         prompts=tuple(_place(p, folder) for p in grid.prompts),
         model=tuple(_place(m, folder) if m.startswith((".", "/", "~")) else m for m in grid.model),
         data=None if grid.data is None else _place(grid.data, folder),
@@ -157,7 +158,7 @@ def _place(path: str, folder: Path) -> str:
 
 def _with_place(spec: str, folder: Path) -> str:
     plan = PlanText.of(spec)
-    return str(plan._replace(profile=_place(plan.profile, folder))) if plan.profile else spec
+    return str(plan._replace(profile=from_folder(plan.profile, folder))) if plan.profile else spec
 
 
 def parse_yaml(text: str) -> Any:
