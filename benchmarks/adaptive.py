@@ -55,7 +55,7 @@ def adaptive(
     max_new_tokens: Tokens = 96,
 ) -> dict[str, Any]:
     """Score adaptive rules beside every constant depth and the oracle."""
-    fitted = ds.Profile.load(profile)
+    fitted = ds.find_profile(profile)
     arms = [*_arms(depth, renew), *(Arm(text.strip()) for text in rules.split(";") if text.strip())]
     for arm in arms:
         ds.parse_schedule(arm.schedule)  # before the model, so that a typo costs no loading

@@ -52,7 +52,7 @@ def renewal(
 ) -> dict[str, Any]:
     """Score runs with renewal beside schedules at equal bytes, and time some of them against full depth."""
     depths, gates, distances = numbers("--frontier", frontier), _margins(margins), numbers("--every", every)
-    fitted = ds.Profile.load(profile)
+    fitted = ds.find_profile(profile)
     loaded, tokenizer, samples = load_samples(model, prompts, limit, max_new_tokens)
     usable = [sample for sample in samples if len(sample.completion) > 1]
     layers = adapter_for(loaded).num_layers

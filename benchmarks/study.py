@@ -41,7 +41,7 @@ def study(
     A row for each plan, with its difference from the constant plan of the same bytes (95% bootstrap intervals over
     prompts). A family that comes no closer to equal bytes than the tolerance is left out.
     """
-    constants, fitted = numbers("--depths", depths), ds.Profile.load(profile)
+    constants, fitted = numbers("--depths", depths), ds.find_profile(profile)
     loaded, _, samples = load_samples(model, prompts, limit, max_new_tokens)
     usable = [sample for sample in samples if len(sample.completion) > 1]
     adapter = adapter_for(loaded)

@@ -14,6 +14,7 @@ from .plans import DepthPlan, plan
 from .planspec import PlanSpec
 from .plugins import parse_order, parse_ranker, parse_schedule, registry
 from .profile import Profile
+from .profiles import find_profile
 from .ranker import LayerRanker
 from .schedule import AdaptiveSchedule, DepthSchedule
 from .settings import setting
@@ -45,6 +46,7 @@ __all__ = [
     "Signals",
     "attach",
     "errors",
+    "find_profile",
     "generate",
     "hookimpl",
     "load_model",

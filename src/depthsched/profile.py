@@ -15,7 +15,7 @@ from .damage import DamageTable
 from .errors import ProfileError
 from .files import digest, json_digest, write_atomic
 from .fingerprint import ModelIdentity
-from .text import visible
+from .text import one_line, visible
 
 if TYPE_CHECKING:
     from .bridge import Bridges
@@ -244,26 +244,30 @@ class Profile:
         wanted = sorted(set(depths) & set(self.bridged))
         if not wanted:
             return {}
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         from .bridge import Bridge
 
         hidden = self.model.hidden_size
         shapes = {"weight": (hidden, hidden), "bias": (hidden,)}
-        with safe_open(self.folder / TENSORS_NAME, framework="pt") as file:
+        path = self.folder / TENSORS_NAME
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = set(file.keys())
 
-            def read(depth: int, layer: int, part: str) -> Any:
-                name = f"{depth}.{layer}.{part}"
-                found = file.get_tensor(name).float() if name in names else None
-                if found is None or tuple(found.shape) != shapes[part]:
-                    raise ProfileError(f"{self.folder / TENSORS_NAME} has no tensor {name} of shape {shapes[part]}")
-                return found
+                def read(depth: int, layer: int, part: str) -> Any:
+                    name = f"{depth}.{layer}.{part}"
+                    found = file.get_tensor(name).float() if name in names else None
+                    if found is None or tuple(found.shape) != shapes[part]:
+                        raise ProfileError(f"{path} has no tensor {name} of shape {shapes[part]}")
+                    return found
 
-            names = set(file.keys())
-            return {
-                depth: {layer: Bridge(*(read(depth, layer, part) for part in shapes)) for layer in self.bridged[depth]}
-                for depth in wanted
-            }
+                return {
+                    depth: {at: Bridge(*(read(depth, at, part) for part in shapes)) for at in self.bridged[depth]}
+                    for depth in wanted
+                }
+        except SafetensorError as error:
+            raise ProfileError(f"{path} is not a safetensors file: {one_line(error)}") from error
 
     def check_model(self, model: Any) -> None:
         """Raise unless this profile was calibrated for this model.

@@ -41,7 +41,7 @@ def run(hub: Hub, tmp_path: Path) -> Run:
 
     def call(*args: object, **variables: str) -> subprocess.CompletedProcess[str]:
         own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_own"}
-        return command(*map(str, args), **own, **variables)
+        return command(*map(str, args), **{**own, **variables})
 
     return call
 

@@ -1,6 +1,5 @@
 """The profile is small, whole and found by its name; it fits the embedded model and no other."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import depthsched_profile_smollm2
@@ -17,7 +16,7 @@ FOLDER = Path(depthsched_profile_smollm2.__file__).parent / "data"
 
 
 @pytest.fixture
-def named(monkeypatch: pytest.MonkeyPatch) -> Iterator[ds.Profile]:
+def named(monkeypatch: pytest.MonkeyPatch) -> ds.Profile:
     """The profile by its name, whether or not the plug-in is installed."""
     if "smollm2" not in registry().profiles:
         found: dict[str, Path] = {}
@@ -25,7 +24,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Iterator[ds.Profile]:
         from depthsched.plugins import BUILTIN, Entry, Origin
 
         monkeypatch.setitem(registry().profiles, "smollm2", Entry(found["smollm2"], Origin(BUILTIN, "")))
-    yield find_profile("smollm2")
+    return find_profile("smollm2")
 
 
 def test_the_files_are_these_two_and_at_most_12_mb() -> None:

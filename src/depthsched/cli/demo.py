@@ -55,9 +55,9 @@ def demo(
     with say.status(f"loading {model}", spinner="dots"):
         loaded, tokenizer = load_quietly(model, dtype, device, weights)
         from ..adapters import adapter_for
-        from ..demo import find_profile, for_transformers, run_demo, ways
+        from ..demo import for_transformers, profile_for, run_demo, ways
 
-        found, missing = find_profile(profile, loaded)
+        found, missing = profile_for(profile, loaded)
         rows = ways(adapter_for(loaded).num_layers, tokens, found)
         dense = for_transformers(model, loaded, device)
     with nullcontext() if json else say.status("measuring", spinner="dots") as status:

@@ -2,6 +2,6 @@
 
 from .result import DemoResult, DemoRow, DemoText
 from .run import run_demo
-from .ways import Way, find_profile, for_transformers, ways
+from .ways import Way, for_transformers, profile_for, ways
 
-__all__ = ["DemoResult", "DemoRow", "DemoText", "Way", "find_profile", "for_transformers", "run_demo", "ways"]
+__all__ = ["DemoResult", "DemoRow", "DemoText", "Way", "for_transformers", "profile_for", "run_demo", "ways"]

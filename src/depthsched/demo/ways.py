@@ -13,6 +13,7 @@ from ..models import EMBEDDED, load_model, source_of
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
 from ..profile import Profile
+from ..profiles import find_profile
 
 FULL, D3_PLAIN = "full depth", "D³, plain"
 D3 = "d3:alpha=0.995"
@@ -28,7 +29,7 @@ class Way:
     baseline: bool = False
 
 
-def find_profile(profile: str | None, model: Any) -> tuple[Profile | None, str]:
+def profile_for(profile: str | None, model: Any) -> tuple[Profile | None, str]:
     """The profile of the calibrated rows, and where there is none the reason.
 
     Parameters
@@ -43,7 +44,7 @@ def find_profile(profile: str | None, model: Any) -> tuple[Profile | None, str]:
         The profile that the user named is not there, is damaged or is another model's.
     """
     try:
-        found = Profile.load(profile or EMBEDDED)
+        found = find_profile(profile or EMBEDDED)
         found.check_model(model)
     except ProfileError as error:
         if profile is not None:

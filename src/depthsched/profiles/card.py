@@ -58,7 +58,7 @@ def card(profile: Profile, name: str | None = None) -> str:
     name = name or profile.label
     parts = [
         _header(profile),
-        f"# {markdown(name)}\n\nA [depthsched](https://pypi.org/project/depthsched/) profile: which decoder layers a plan "
+        f"# {markdown(name)}\n\nA profile for depthsched: which decoder layers a plan "
         "may leave out, and maps that stand in for them. Safetensors and JSON only; nothing in it is run.\n",
         "## Model\n\n" + _list(_model(profile)),
         "## Evidence\n\n" + _evidence(profile),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import ProfileError
@@ -36,10 +37,10 @@ def download(place: str) -> Profile:
         files = [
             hf_hub_download(repo, name, revision=commit, tqdm_class=_silent()) for name in (JSON_NAME, TENSORS_NAME)
         ]
-    loaded = Profile.load(files[0].removesuffix(JSON_NAME))
-    if loaded.folder.name != commit or files[1] != str(loaded.folder / TENSORS_NAME):
-        raise ProfileError(f"the hub answered for commit {loaded.folder.name} and not for {commit} of {repo}")
-    return loaded.replace(source=f"{repo}@{commit}", revision=commit)
+    folders = {Path(file).parent for file in files}
+    if others := {folder.name for folder in folders} - {commit}:
+        raise ProfileError(f"the hub answered for commit {others.pop()} and not for {commit} of {repo}")
+    return Profile.load(folders.pop()).replace(source=f"{repo}@{commit}", revision=commit)
 
 
 def _commit(repo: str, revision: str | None) -> str:
@@ -118,18 +119,26 @@ def _told(what: str) -> Iterator[None]:
     except errors.LocalEntryNotFoundError as error:
         why = reasons[0][1] if constants.HF_HUB_OFFLINE else f"{hub} does not give its files: {one_line(error)}"
         raise ProfileError(f"{what} {why}") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.HTTPError, OSError, ValueError) as error:
+    except (errors.HfHubHTTPError, errors.HFValidationError, _http_error(), OSError, ValueError) as error:
         for kinds, why in reasons:
             if isinstance(error, kinds):
                 raise ProfileError(f"{what} {why}") from error
         raise ProfileError(f"{what} {hub} cannot be used: {type(error).__name__}: {one_line(error, 200)}") from error
 
 
+def _http_error() -> type[Exception]:
+    """What the library that the hub's client stands on raises without an answer."""
+    from huggingface_hub import errors
+
+    found: type[Exception] = getattr(errors, "HTTPError", OSError)
+    return found
+
+
 def _silent() -> Any:
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined, unused-ignore]
 
     class Silent(tqdm):  # type: ignore[misc, type-arg, unused-ignore]
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call, unused-ignore]
 
     return Silent

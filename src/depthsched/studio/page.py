@@ -62,9 +62,10 @@ class _Page:
                     label="Layer order", info="which layers go first", elem_id="ds-order",
                 )  # fmt: skip
                 self.order_fields = gr.Row(elem_id="ds-order-fields")
+                names = ", ".join(self.names.profiles)
                 self.profile = gr.Textbox(
-                    self.studio.profile, label="Profile", info="what depthsched calibrate wrote; empty: none",
-                    elem_id="ds-profile",
+                    self.studio.profile, label="Profile", elem_id="ds-profile",
+                    info=f"a folder, {names + ', ' if names else ''}or user/name on the hub; empty: none",
                 )  # fmt: skip
             with gr.Column(scale=3, min_width=300):
                 self.plan = gr.Textbox(

@@ -14,6 +14,7 @@ from ..encoding import encode, model_inputs
 from ..errors import DepthschedError
 from ..planspec import PlanSpec
 from ..profile import Profile
+from ..profiles import find_profile
 from ..runtime.generate import generate
 from .lines import Ask, complete
 from .tokens import Column, first_difference, numbers
@@ -112,11 +113,11 @@ class Studio:
         folder = Path(place).expanduser()
         try:
             state: object = [(f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in sorted(folder.iterdir())]
-        except OSError:
-            return Profile.load(place)  # which says what is wrong
+        except OSError:  # no folder: a name, or a profile of the hub, which is asked once
+            state = None
         kept = self._profiles.get(str(place))
         if kept is None or kept[0] != state:
-            kept = self._profiles[str(place)] = (state, Profile.load(place))
+            kept = self._profiles[str(place)] = (state, find_profile(place))
         return kept[1]
 
     def warm_up(self) -> None:
