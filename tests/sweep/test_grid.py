@@ -81,6 +81,7 @@ def test_a_wrong_grid_is_one_line_that_names_the_key(grid, cli, tmp_path, text, 
         (["absent.yaml", "--out", "x"], "cannot read the grid absent.yaml"),
         (["{d}/grid.yaml", "--out", "{d}/p.jsonl"], "cannot write the sweep"),
         (["{d}/grid.yaml", "--out", "{d}/out", "--ray-cpus", "0"], "--ray-cpus 0.0 must be above 0"),
+        (["{d}/grid.yaml", "--out", "{d}/out", "--ray-cpus", "2"], "--ray-cpus goes with --ray"),
     ],
 )
 def test_wrong_arguments(grid, cli, tmp_path, args, words):

@@ -32,7 +32,9 @@ def sweep(
     ray: Annotated[
         bool, typer.Option("--ray", help="Run the cells on a Ray cluster: the one at hand, or local.")
     ] = False,
-    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs that Ray sets aside for one cell.")] = 1.0,
+    ray_cpus: Annotated[
+        float | None, typer.Option("--ray-cpus", help="CPUs that Ray sets aside for one cell; default 1.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure a grid of plans; every finished cell is one file, and an interrupted sweep goes on."""
@@ -40,8 +42,10 @@ def sweep(
     from ..sweep import Store, read_grid
     from ..sweep.expand import cells_of
 
-    if ray_cpus <= 0:
+    if ray_cpus is not None and ray_cpus <= 0:
         raise SettingsError(f"--ray-cpus {ray_cpus} must be above 0")
+    if ray_cpus is not None and not ray:
+        raise SettingsError("--ray-cpus goes with --ray; alone it changes nothing")
     asked = read_grid(grid)
     cells = cells_of(asked)
     store = Store(out)
@@ -54,7 +58,7 @@ def sweep(
             from ..sweep.cluster import run_on_ray
 
             with redirect_stdout(sys.stderr):  # Ray prints there when a worker dies
-                outcomes = run_on_ray(cells, store, cpus=ray_cpus, **options)
+                outcomes = run_on_ray(cells, store, cpus=1.0 if ray_cpus is None else ray_cpus, **options)
         else:
             from ..sweep import run_sweep
 
