@@ -17,11 +17,12 @@ from transformers import AutoTokenizer
 import depthsched as ds
 from depthsched import models
 
+from .browsing import browser
 from .commands import cli
 from .tiny import make_tiny, tiny
 from .words import shortened
 
-__all__ = ["cli"]
+__all__ = ["browser", "cli"]
 
 # Derandomised: a failure on one machine is a failure on every machine. No deadline: tests are not timed.
 settings.register_profile(

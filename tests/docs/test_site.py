@@ -13,10 +13,7 @@ from typing import Any
 
 import pytest
 
-from ..report.conftest import browser
 from .pages import ROOT
-
-__all__ = ["browser"]
 
 # What a browser fetches by itself: scripts, pictures, style sheets. Links to papers are for people to follow.
 _ELSEWHERE = r"[\"']?((?:https?:)?//[^\"' >]+)"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from depthsched.environment import BROWSERS, versions
+from depthsched.environment import versions
 from depthsched.report.data import read_report
 from depthsched.report.html import save_report
 from depthsched.sweep import Store, read_grid, run_sweep
@@ -17,7 +16,6 @@ from depthsched.sweep.expand import cells_of
 
 from ..sweep.helpers import make_folder, write_grid
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 # What a model might say or be asked: it must not end the script that holds it, nor become markup.
 NASTY = "</script><img src=x onerror=alert(1)> & <!-- \u2028\u202e\x1b[2J {{ 7 * 7 }}"
 
@@ -63,21 +61,6 @@ def data(sweep) -> dict[str, Any]:
 def html(data, tmp_path_factory) -> Path:
     """The page of the sweep."""
     return save_report(data, tmp_path_factory.mktemp("page"))[0]
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """A real headless browser."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed (apt-get install chromium)")
-    with playwright.sync_playwright() as session:
-        found = session.chromium.launch(executable_path=program, args=FLAGS)
-        yield found
-        found.close()
 
 
 @pytest.fixture

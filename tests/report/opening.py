@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from depthsched.environment import BROWSERS
 
-from .conftest import FLAGS
+from ..browsing import FLAGS
 
 _TIMES = 5
 

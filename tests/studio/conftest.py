@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 
-from ..report.conftest import browser
 from ..tiny import make_tiny
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'depthsched[studio]'")
 
 from depthsched.studio import server
 from depthsched.studio.session import Studio
-
-__all__ = ["browser"]
 
 
 @pytest.fixture(scope="session")
