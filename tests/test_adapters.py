@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, DynamicCache
 
 import depthsched as ds
-from depthsched.adapters import Adapter, adapter_for
+from depthsched.adapters import Adapter, LlamaAdapter, adapter_for
 from depthsched.adapters.families import LLAMA_FAMILIES, REFUSED
 from depthsched.errors import ModelError
 
@@ -187,6 +187,23 @@ def test_a_model_without_decoder_layers(model):
     del model.model.layers
     with pytest.raises(ModelError, match="no decoder layers"):
         ds.generate(model, prompt(1, 3), "full")
+
+
+def test_a_final_norm_of_another_name_is_asked_for_by_name() -> None:
+    class Elsewhere(LlamaAdapter):
+        @property
+        def final_norm(self) -> Any:
+            return self.decoder.after
+
+    model = make_tiny("llama")
+    norm = LlamaAdapter(model).final_norm
+    decoder = model.get_decoder()
+    decoder.after = decoder.norm
+    del decoder.norm
+    with pytest.raises(ModelError, match=r"no module 'norm' after its layers; LlamaAdapter\.final_norm must return"):
+        _ = LlamaAdapter(model).final_norm
+    assert Elsewhere(model).final_norm is norm
+    assert Elsewhere(model).shape().head_params > LlamaAdapter(model).shape().head_params
 
 
 def test_an_encoder_decoder_model_is_refused():

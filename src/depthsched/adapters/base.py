@@ -46,6 +46,23 @@ class Adapter:
         return found
 
     @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last layer and the LM head.
+
+        Raises
+        ------
+        ModelError
+            The decoder's is not called ``norm``, and the adapter of its family does not say which one it is.
+        """
+        found: nn.Module | None = getattr(self.decoder, "norm", None)
+        if found is None:
+            raise ModelError(
+                f"{type(self.decoder).__name__} has no module 'norm' after its layers; "
+                f"{type(self).__name__}.final_norm must return the one that stands there"
+            )
+        return found
+
+    @property
     def num_layers(self) -> int:
         """Decoder layers of the model, L."""
         return len(self.layers)

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..cost import Exchange, ModelShape
+from ..errors import ModelError
 from .base import Adapter
 from .families import LLAMA_FAMILIES, SLIDING_ROPE
 
@@ -34,7 +35,11 @@ class LlamaAdapter(Adapter):
         from .storage import remembered
 
         layers: list[Any] = list(self.layers._modules.values())  # not what an attached plan makes of them
-        head = [self.model.get_output_embeddings(), getattr(self.decoder, "norm", nn.Identity())]
+        try:
+            norm = self.final_norm
+        except ModelError:  # counted without; scoring and calibration say what is missing
+            norm = nn.Identity()
+        head = [self.model.get_output_embeddings(), norm]
         key = config_digest(self.model), self.dtype
         return remembered(self.model, [*layers, *head], key, lambda: self._shape(layers, head))
 

@@ -164,7 +164,7 @@ def own_share(corpus: Corpus) -> float:
     same = total = 0
     for batch in corpus.batches:
         staircase = batch.staircase()
-        norm: Any = corpus.adapter.decoder.norm
+        norm = corpus.adapter.final_norm
         states = norm(batch.get(corpus.adapter.num_layers).to(corpus.adapter.dtype))
         same += int((_likeliest(corpus, states) == staircase.targets[staircase.valid]).sum())
         total += len(states)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -58,7 +58,7 @@ def mean(corpus: Corpus, sums: ByStep) -> Quality:
 @torch.no_grad()
 def _judge(corpus: Corpus, run: Callable[[Staircase], torch.Tensor]) -> ByStep:
     adapter = corpus.adapter
-    norm: Any = adapter.decoder.norm
+    norm = adapter.final_norm
     sums = torch.zeros(2, max(max(batch.counts) for batch in corpus.batches), dtype=torch.float64)
     for batch in corpus.batches:
         staircase = batch.staircase()

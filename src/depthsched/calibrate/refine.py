@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -117,7 +117,7 @@ def _loss(
     states = staircase.run([1] * staircase.steps, {1: keep}, {1: bridges}, gradient=True)[staircase.valid]
     drawn = (torch.rand(len(states), generator=draws) < JUDGED).to(states.device)
     drawn[0] = True
-    norm: Any = adapter.decoder.norm
+    norm = adapter.final_norm
     with torch.no_grad():
         wanted = torch.log_softmax(adapter.logits(norm(full[drawn].to(states))).float(), -1)
     found = torch.log_softmax(adapter.logits(states[drawn]).float(), -1)

@@ -227,7 +227,7 @@ def stepping(adapter: Adapter, stairs: Sequence[int], spans: Mapping[int, Spans]
             for i, layer in enumerate(gate.full)
         ]
         if tap:
-            norm: Any = adapter.decoder.norm
+            norm = adapter.final_norm
             hook = norm.register_forward_pre_hook(lambda module, args: _tapped(tap, last + 1, args[0]))
             stack.callback(hook.remove)
         yield
