@@ -3,6 +3,7 @@
 Run by ``make evidence-speed``, or ``pytest -m evidence tests/runtime/test_exactness.py``.
 """
 
+import os
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ pytestmark = [pytest.mark.evidence, compiles]
 @pytest.fixture(autouse=True, scope="module")
 def two_threads() -> Any:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     yield
     torch.set_num_threads(before)
 

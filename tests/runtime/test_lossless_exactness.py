@@ -39,9 +39,29 @@ ARMS = [*((backend, "float32", plan) for backend in ("compiled", "eager") for pl
 ARMS += [("compiled", "bfloat16", plan) for plan in ("d3", "constant", "profile")]
 
 
+class Reference:
+    """The embedded model in each dtype, and what plain full depth writes with it: computed when it is first wanted."""
+
+    def __init__(self, float32: tuple[Any, Any]) -> None:
+        self.models = {"float32": float32}
+        self.answers: dict[str, list[tuple[str, list[int]]]] = {}
+
+    def model(self, dtype: str) -> tuple[Any, Any]:
+        if dtype not in self.models:
+            self.models[dtype] = ds.load_model("smollm2", dtype=dtype)
+        return self.models[dtype]
+
+    def wanted(self, dtype: str) -> list[tuple[str, list[int]]]:
+        """Every prompt with the tokens of plain full depth."""
+        if dtype not in self.answers:
+            model, tokenizer = self.model(dtype)
+            self.answers[dtype] = [(text, plain(model, tokenizer, text)) for text in prompts(tokenizer)]
+        return self.answers[dtype]
+
+
 @pytest.fixture(scope="module")
-def models(smollm2: tuple[Any, Any]) -> dict[str, tuple[Any, Any]]:
-    return {"float32": smollm2, "bfloat16": ds.load_model("smollm2", dtype="bfloat16")}
+def reference(smollm2: tuple[Any, Any]) -> Reference:
+    return Reference(smollm2)
 
 
 def prompts(tokenizer: Any) -> list[str]:
@@ -52,15 +72,6 @@ def prompts(tokenizer: Any) -> list[str]:
     turns = [json.loads(line)["turns"][0] for line in lines][:: max(len(lines) // 20, 1)][:20]
     as_turn = lambda text: [{"role": "user", "content": text}]  # noqa: E731
     return [tokenizer.apply_chat_template(as_turn(text), add_generation_prompt=True, tokenize=False) for text in turns]
-
-
-@pytest.fixture(scope="module")
-def wanted(models: dict[str, tuple[Any, Any]]) -> dict[str, list[tuple[str, list[int]]]]:
-    """Every prompt with the tokens of plain full depth."""
-    return {
-        dtype: [(text, plain(model, tokenizer, text)) for text in prompts(tokenizer)]
-        for dtype, (model, tokenizer) in models.items()
-    }
 
 
 def plain(model: Any, tokenizer: Any, text: str) -> list[int]:
@@ -78,14 +89,8 @@ def gap(model: Any, tokenizer: Any, text: str, tokens: list[int]) -> float:
 
 
 @pytest.mark.parametrize(("backend", "dtype", "plan"), ARMS)
-def test_tokens_are_those_of_full_depth(
-    models: dict[str, tuple[Any, Any]],
-    wanted: dict[str, list[tuple[str, list[int]]]],
-    backend: str,
-    dtype: str,
-    plan: str,
-) -> None:
-    model, tokenizer = models[dtype]
+def test_tokens_are_those_of_full_depth(reference: Reference, backend: str, dtype: str, plan: str) -> None:
+    model, tokenizer = reference.model(dtype)
     profile = os.environ.get("DEPTHSCHED_PROFILE")
     if plan == "profile" and not profile:
         pytest.skip("DEPTHSCHED_PROFILE names no profile")
@@ -93,9 +98,9 @@ def test_tokens_are_those_of_full_depth(
     how: Any = "constant:depth=24" if plan == "profile" else PLANS[plan]
     options |= {"profile": profile} if plan == "profile" else {}
     tokenizer.padding_side = "left"
-    runs, parted = 0, []
-    for start in range(0, len(wanted[dtype]), 4):
-        group = wanted[dtype][start : start + 4]
+    runs, parted, wanted = 0, [], reference.wanted(dtype)
+    for start in range(0, len(wanted), 4):
+        group = wanted[start : start + 4]
         texts = [text for text, _ in group]
         together = ds.generate(model, tokenizer(texts, return_tensors="pt", padding=True), how, **options).tokens
         found = [*zip(group, together, strict=True)]
