@@ -101,7 +101,8 @@ def quality(data: Path, scratch: Path) -> Iterator[str]:
 
     yield f"benchmarks study {test} --limit 48 {one} --depths 24,20 > {QUALITY}/position.json"
     yield f"benchmarks paired {test} --limit 16 {one} --repeats 1 > {QUALITY}/paired.json"
-    yield f"benchmarks renewal {test} {one} > {QUALITY}/renewal.json"
+    few = "--profile smollm2 --limit 12 --max-new-tokens 96 --clock-prompts 3"
+    yield f"benchmarks renewal {test} {few} > {QUALITY}/renewal.json"
     yield f"benchmarks adaptive {test} {one} > {QUALITY}/adaptive.json"
     for dtype in ("float32", "bfloat16"):
         yield f"{BENCH} --dtype {dtype} {one} --tokens 96 --plans {plans('')} > {QUALITY}/bench-{dtype}.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 from .found import files, nothing_yet, span
 from .markdown import Row, read
 from .premise import SETS
+from .renewal import constant_at
 
 
 def quality(folder: Path) -> str:
@@ -110,11 +111,14 @@ def renewal(file: Path) -> str:
     lead = "No run saves as much as a constant depth that was measured."
     if best:
         there = best["beside"]["constant"]["kl"]
-        lead = f"The largest lead has *{best['arm']}*: KL {best['kl']['mean']:.3f}, where constant has {there:.3f}."
+        lead = f"*{best['arm']}* leads most: KL {best['kl']['mean']:.3f}, where constant has {there:.3f}."
+    timed = [(row, constant_at(read(file)["frontier"], row)) for row in rows]
+    clocked = [(row, there) for row, there in timed if there]
+    ahead = sum(row["kl"]["high"] < there[0] for row, there in clocked)
     return (
-        f"At equal bytes {less} of {len(beside)} runs that renew have less KL than constant depth, and {more} more; "
-        f"the others are not told from it. {lead} "
-        f"By bytes the {len(rows)} runs save {span(row['bytes_speedup'] for row in rows)}x."
+        f"At equal bytes {less} of {len(beside)} runs that renew have less KL than constant depth, {more} have more, "
+        f"and the others cannot be told from it. {lead} "
+        f"At equal speed on this machine's clock {ahead} of {len(clocked)} have less KL than constant depth."
     )
 
 
