@@ -61,24 +61,3 @@ def open_page(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
     yield opened
     for context in contexts:
         context.close()
-
-
-TRIES = 3
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Repeat a test in the browser on new pages: beside other work Gradio's stream now and then loses an update."""
-    if "open_page" not in pyfuncitem.fixturenames:
-        return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    for last in (False,) * (TRIES - 1) + (True,):
-        try:
-            pyfuncitem.obj(**arguments)
-        except Exception as error:
-            if last:
-                raise
-            print(f"repeated after: {error!r}"[:500])
-        else:
-            break
-    return True

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from depthsched.studio.slots import PLACES
+
 pytestmark = pytest.mark.slow
 NASTY = "</script><img src=x onerror=alert(1)>'\"{{7*7}}${alert(2)} \u202egnitirw\u202c \x1b[31mred\x07"
 
@@ -52,22 +54,24 @@ class Slow(ds.AdaptiveSchedule):
         return num_layers - 2
 '''
 
+MANY = """
+@dataclass(frozen=True)
+class Many(ds.DepthSchedule):
+LINES
+
+    def depth(self, step, num_layers):
+        return num_layers - 1
+"""
+FIRST = {"constant": "depth", "step": "at", "d3": "alpha", "linear": "end"}
+
 
 def plan_of(page: Any) -> str:
     return str(page.locator("#ds-plan textarea, #ds-plan input").first.input_value())
 
 
 def set_plan(page: Any, text: str) -> None:
-    """Type a plan; again where the page had not heard of it because it was still being built."""
-    shown = page.locator("#ds-picture")
-    for _ in range(5):
-        page.locator("#ds-plan textarea, #ds-plan input").first.fill(text)
-        before = shown.inner_html()
-        page.keyboard.press("Enter")
-        for _ in range(40):
-            page.wait_for_timeout(50)
-            if shown.inner_html() != before:
-                return
+    page.locator("#ds-plan textarea, #ds-plan input").first.fill(text)
+    page.keyboard.press("Enter")
 
 
 def until(page: Any, wanted: Any) -> None:
@@ -76,17 +80,6 @@ def until(page: Any, wanted: Any) -> None:
     while not wanted():
         assert time.monotonic() < end, (page.locator("#ds-status").inner_text(), page.problems)
         page.wait_for_timeout(50)
-
-
-def press(page: Any, wanted: Any) -> None:
-    """Press the button; again where Gradio, busy with drawing fields anew, lost the click."""
-    for _ in range(10):
-        page.click("#ds-write")
-        for _ in range(60):
-            if wanted():
-                return
-            page.wait_for_timeout(50)
-    until(page, wanted)
 
 
 def write(page: Any, word: str = "done") -> None:
@@ -168,6 +161,36 @@ def test_every_schedule_and_order_has_its_fields(open_page: Any) -> None:
     page.locator("#ds-schedule-at").wait_for(state="detached")
 
 
+def test_no_click_is_lost_while_the_fields_change(open_page: Any) -> None:
+    """The plan is chosen and Write pressed at once, as a quick person does."""
+    page = open_page()
+    for turn, plan in enumerate(("constant:depth=5", "step:at=8,drop=2", "d3:alpha=0.9", "linear:end=4")):
+        until(page, lambda: page.locator("#ds-write").is_enabled())
+        set_plan(page, plan)
+        page.click("#ds-write")
+        until(page, lambda: page.locator("#ds-history circle").count() == turn + 1)  # noqa: B023
+        until(page, lambda: page.locator(f"#ds-schedule-{FIRST[plan.partition(':')[0]]}").count() == 1)  # noqa: B023
+        assert plan in page.locator("#ds-scheduled h2").inner_text()
+    assert page.problems == []
+
+
+def test_settings_without_a_place_are_named(open_page: Any, tmp_path: Any) -> None:
+    file = tmp_path / "many.py"
+    lines = "\n".join(f"    s{i}: int = ds.setting({i}, low=0, high=40, help='a number')" for i in range(PLACES + 2))
+    file.write_text(OWN.partition("@dataclass")[0] + MANY.replace("LINES", lines))
+    page = open_page()
+    set_plan(page, f"{file}:Many")
+    page.locator(f"#ds-schedule-s{PLACES - 1}").wait_for()
+    page.get_by_text(f"in the plan's text only: s{PLACES}, s{PLACES + 1}").wait_for()
+    page.locator("#ds-schedule-s3 input[type=number]").fill("7")
+    page.keyboard.press("Tab")
+    until(page, lambda: plan_of(page).endswith("many.py:Many:s3=7"))
+    set_plan(page, "constant:depth=5")
+    page.locator("#ds-schedule-depth").wait_for()
+    assert page.get_by_text("in the plan's text only").count() == 0
+    assert page.problems == []
+
+
 def test_a_class_in_a_file_has_fields_and_runs(open_page: Any, tmp_path: Any) -> None:
     file = tmp_path / "half <b>life.py"
     file.write_text(OWN)
@@ -246,7 +269,8 @@ def test_a_bad_setting_is_one_line(open_page: Any, plan: str, line: str) -> None
     assert line in said
     assert "\n" not in said
     assert "Traceback" not in page.content()
-    press(page, lambda: page.locator("#ds-status .ds-error").count() == 1)
+    page.click("#ds-write")
+    until(page, lambda: page.locator("#ds-status .ds-error").count() == 1)
     assert line in page.locator("#ds-status .ds-error").inner_text()
     set_plan(page, "constant:depth=7")
     until(page, lambda: page.locator("#ds-picture svg").count() == 2)

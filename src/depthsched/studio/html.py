@@ -29,6 +29,11 @@ def said(text: str) -> str:
     return f'<p class="ds-said" role="status">{safe(text)}</p>'
 
 
+def note(text: str) -> str:
+    """A remark in passing."""
+    return f'<p class="ds-note">{safe(text)}</p>'
+
+
 def preview(plan: DepthPlan) -> str:
     """A plan before it runs."""
     kind = "nested" if plan.nested else "not nested"
@@ -38,7 +43,7 @@ def preview(plan: DepthPlan) -> str:
     )
     if plan.adaptive:
         facts += "; depths are decided while it writes, and the curve is that of a sure model"
-    notes = "".join(f'<p class="ds-note">{safe(note)}</p>' for note in plan.notes)
+    notes = "".join(map(note, plan.notes))
     return f"{depth_curve(plan)}{layer_map(plan)}<p class='ds-facts'>{safe(facts)}</p>{notes}"
 
 

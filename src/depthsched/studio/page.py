@@ -16,6 +16,7 @@ from . import html
 from .fields import Field, beginning, form, with_setting
 from .lines import MOST_TOKENS, Ask, complete, one_text, python_lines, shell_line
 from .session import Frame, Studio
+from .slots import Slots
 
 log = logging.getLogger("depthsched")
 
@@ -40,7 +41,6 @@ class _Page:
             self._form()
             self._results()
             self._events()
-            self._fields()
 
     def _form(self) -> None:
         text = one_text(BEGIN, "", self.studio.profile)
@@ -56,12 +56,12 @@ class _Page:
                     sorted(self.names.schedules), value=BEGIN, allow_custom_value=True, elem_id="ds-schedule",
                     label="Schedule", info="a name, or file.py:Class for one of your own",
                 )  # fmt: skip
-                self.schedule_fields = gr.Row(elem_id="ds-schedule-fields")
+                schedule = Slots("schedule")
                 self.order = gr.Dropdown(
                     sorted(self.names.orders), value=self._order_of(PlanText.of(text)).partition(":")[0],
                     label="Layer order", info="which layers go first", elem_id="ds-order",
                 )  # fmt: skip
-                self.order_fields = gr.Row(elem_id="ds-order-fields")
+                self.slots = (schedule, Slots("order"))
                 names = ", ".join(self.names.profiles)
                 self.profile = gr.Textbox(
                     self.studio.profile, label="Profile", elem_id="ds-profile",
@@ -99,23 +99,31 @@ class _Page:
             self.python = gr.Textbox(label="Python", lines=9, max_lines=20, elem_id="ds-python", **options)
         gr.HTML("<h2>History</h2>")
         self.history = gr.HTML(html.history([]), elem_id="ds-history")
-        self.bump = gr.Number(0, visible="hidden")
         self.drawn = [self.picture, self.spec, self.shell, self.python]
 
     def _events(self) -> None:
-        self.blocks.load(self._draw, self.asked, self.drawn, **_AT_ONCE)
+        places = [component for slots in self.slots for component in slots.components]
+        self.blocks.load(
+            lambda *asked: (*self._draw(*asked), *self._fields(asked[0], asked[2])),
+            self.asked,
+            [*self.drawn, *places],
+            **_AT_ONCE,
+        )
         parts = (self.prompt, self.tokens, self.below, self.lossless, self.gated)
         # One event for all: the answers of several could come in another order than their questions.
         gr.on([part.input for part in parts], self._draw, self.asked, self.drawn, **_AT_ONCE)
         self.gated.input(lambda on: gr.update(visible=on), self.gated, self.below, **_AT_ONCE)
-        follow = [self.schedule, self.order, self.profile, self.bump]
-        changed = [self.plan, *follow, *self.drawn]
+        changed = [self.plan, self.schedule, self.order, self.profile, *self.drawn, *places]
         for part, choose in ((self.schedule, self._choose_schedule), (self.order, self._choose_order)):
-            part.input(choose, [part, self.bump, *self.asked], changed, **_AT_ONCE)
+            part.input(choose, [part, *self.asked], changed, **_AT_ONCE)
         for event in (self.profile.submit, self.profile.blur):
-            event(self._choose_profile, [self.profile, self.bump, *self.asked], changed, **_AT_ONCE)
+            event(self._choose_profile, [self.profile, *self.asked], changed, **_AT_ONCE)
         for event in (self.plan.submit, self.plan.blur):
-            event(self._follow, [self.bump, *self.asked], changed, **_AT_ONCE)
+            event(self._follow, self.asked, changed, **_AT_ONCE)
+        for slots in self.slots:
+            for place, component, event in slots.changes():
+                change = self._setter(slots.part, place)
+                event(change, [component, *self.asked], [self.plan, *self.drawn], **_AT_ONCE)
         buttons = [self.write, self.cancel]
         results = [self.said, self.full, self.scheduled, self.measured, self.history]
         begun = gr.on([self.write.click, self.prompt.submit], self._begin, None, buttons, **_QUIET, queue=False)
@@ -129,32 +137,32 @@ class _Page:
 
     # What is chosen: every one gives the plan, the fields that follow it, and what is drawn of it.
 
-    def _choose_schedule(self, name: str | None, bump: float, plan: str, *rest: Any) -> tuple[Any, ...]:
+    def _choose_schedule(self, name: str | None, plan: str, *rest: Any) -> tuple[Any, ...]:
         text = _parts(plan)
         known = self.names.schedules.get(name or "")
         spec = beginning(known.value, self.studio.layers) if known else name or ""
-        return self._follow(bump, one_text(spec, text.order, text.profile), *rest)
+        return self._follow(one_text(spec, text.order, text.profile), *rest)
 
-    def _choose_order(self, name: str | None, bump: float, plan: str, *rest: Any) -> tuple[Any, ...]:
+    def _choose_order(self, name: str | None, plan: str, *rest: Any) -> tuple[Any, ...]:
         text = _parts(plan)
         known = self.names.orders.get(name or "")
         spec = beginning(known.value, self.studio.layers) if known and name != Ranked.name else name or ""
         profile = text.profile if name == Ranked.name else ""
-        return self._follow(bump, one_text(text.schedule, spec, profile), *rest)
+        return self._follow(one_text(text.schedule, spec, profile), *rest)
 
-    def _choose_profile(self, profile: str, bump: float, plan: str, *rest: Any) -> tuple[Any, ...]:
+    def _choose_profile(self, profile: str, plan: str, *rest: Any) -> tuple[Any, ...]:
         text = _parts(plan)
         if profile.strip() == text.profile:
-            return self._follow(bump, plan, *rest)
+            return self._follow(plan, *rest)
         # The bridges of a profile fit its own order.
-        return self._follow(bump, one_text(text.schedule, "", profile), *rest)
+        return self._follow(one_text(text.schedule, "", profile), *rest)
 
-    def _follow(self, bump: float, plan: str, *rest: Any) -> tuple[Any, ...]:
+    def _follow(self, plan: str, *rest: Any) -> tuple[Any, ...]:
         text = _parts(plan)
         name = text.schedule.partition(":")[0] if ".py" not in text.schedule else text.schedule
         order = self._order_of(text).partition(":")[0]
         known = order if order in self.names.orders else None
-        return (plan, name, known, text.profile, int(bump) + 1, *self._draw(plan, *rest))
+        return (plan, name, known, text.profile, *self._draw(plan, *rest), *self._fields(plan, rest[1]))
 
     def _order_of(self, text: PlanText) -> str:
         return text.order or (Ranked.name if text.profile else DEFAULT_ORDER)
@@ -176,32 +184,25 @@ class _Page:
         log.error("studio: %s: %s", type(error).__name__, error, exc_info=log.isEnabledFor(logging.DEBUG))
         return html.problem(RuntimeError(f"internal error: {type(error).__name__}: {error}"))
 
-    # The fields of the schedule and of the order, made anew when another class is chosen.
+    # The fields of the schedule and of the order.
 
-    def _fields(self) -> None:
-        for part, where in (("schedule", self.schedule_fields), ("order", self.order_fields)):
-            with where:
-                self._render(part)
+    def _fields(self, plan: str, tokens: float) -> list[Any]:
+        """Updates of all places. A plan that is wrong has no fields; the line in place of the picture says why."""
+        return [update for slots in self.slots for update in slots.show(self._form_of(slots.part, plan, tokens))]
 
-    def _render(self, part: str) -> None:
-        triggers = [self.blocks.load, self.bump.change]
+    def _form_of(self, part: str, plan: str, tokens: float) -> list[Field]:
+        try:
+            spec = self.studio.parse(plan)
+        except DepthschedError:
+            return []
+        return form(spec.schedule if part == "schedule" else spec.order, self.studio.layers, int(tokens))
 
-        @gr.render(inputs=[self.plan, self.tokens], triggers=triggers, queue=False, show_progress="hidden")  # type: ignore[untyped-decorator]
-        def fields(plan: str, tokens: int) -> None:
-            try:
-                spec = self.studio.parse(plan)
-            except DepthschedError:
-                return  # the line in place of the picture says what is wrong
-            settings = spec.schedule if part == "schedule" else spec.order
-            for field in form(settings, self.studio.layers, int(tokens)):
-                component = _component(field, f"ds-{part}-{field.key}")
-                events = [component.submit, component.blur] if field.kind == "text" else [component.input]
-                for event in events:
-                    event(self._setter(part, field), [component, *self.asked], [self.plan, *self.drawn], **_AT_ONCE)
-
-    def _setter(self, part: str, field: Field) -> Callable[..., tuple[Any, ...]]:
+    def _setter(self, part: str, place: int) -> Callable[..., tuple[Any, ...]]:
         def change(value: Any, plan: str, *rest: Any) -> tuple[Any, ...]:
-            text = _parts(plan)
+            fields = self._form_of(part, plan, rest[1])
+            if place >= len(fields):
+                return (gr.skip(), *self._draw(plan, *rest))  # the plan is wrong: what is drawn says so
+            field, text = fields[place], _parts(plan)
             value = round(value) if field.whole and isinstance(value, float) and value.is_integer() else value
             if part == "schedule":
                 text = text._replace(schedule=with_setting(text.schedule, field.key, value))
@@ -254,23 +255,3 @@ def _ask(plan: str, prompt: str, tokens: float, lossless: bool, gated: bool, bel
 
 def _key(request: gr.Request) -> str:
     return str(request.session_hash)
-
-
-def _component(field: Field, name: str) -> Any:
-    """The component of a field."""
-    given: dict[str, Any] = {
-        "label": field.key,
-        "info": field.help or None,
-        "elem_id": name,
-        "interactive": True,
-        "min_width": 200,
-    }
-    if field.kind == "slider":
-        return gr.Slider(field.low, field.high, field.value, step=field.step, **given)
-    if field.kind == "number":
-        return gr.Number(field.value, minimum=None, step=1 if field.whole else 0.01, placeholder="default", **given)
-    if field.kind == "words":
-        return gr.Dropdown([*field.choices], value=field.value, **given)
-    if field.kind == "switch":
-        return gr.Checkbox(bool(field.value), **given)
-    return gr.Textbox(field.value, **given)
