@@ -1,8 +1,8 @@
 """Lossless runs against plain full depth on the embedded model: 20 prompts, 512 tokens. An hour and a half: evidence.
 
 Compiled runs take all prompts in batches of four, and one by one under d3 and the profile's plan. Other plans take the
-first four one by one, and so do eager runs, which are several times slower and take the first eight in batches. What
-full depth writes is kept in pytest's cache, so that a run that was cut off goes on.
+first four one by one, and so do eager runs, which are several times slower and take the first eight in batches. With
+``DEPTHSCHED_ANSWERS=FOLDER`` what full depth writes is kept there, so that a run that was cut off goes on.
 
 Run by ``pytest -m evidence -s tests/runtime/test_lossless_exactness.py``, which also prints where runs parted from full
 depth, and how far the two most likely tokens are apart there. ``DEPTHSCHED_PROFILE=FOLDER`` adds a plan with a profile,
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import depthsched as ds
-from depthsched.files import digest
+from depthsched.files import digest, write_json
 
 from .helpers import UpAndDown
 from .test_backends import compiles
@@ -47,8 +47,8 @@ ARMS[5:5] = [("compiled", "bfloat16", plan) for plan in ("d3", "constant", "prof
 class Reference:
     """The embedded model in each dtype, and what plain full depth writes with it: computed when it is first wanted."""
 
-    def __init__(self, float32: tuple[Any, Any], cache: pytest.Cache) -> None:
-        self.models, self.cache = {"float32": float32}, cache
+    def __init__(self, float32: tuple[Any, Any]) -> None:
+        self.models = {"float32": float32}
         self.answers: dict[str, list[tuple[str, list[int]]]] = {}
 
     def model(self, dtype: str) -> tuple[Any, Any]:
@@ -64,16 +64,20 @@ class Reference:
         return self.answers[dtype]
 
     def kept(self, dtype: str, text: str, model: Any, tokenizer: Any) -> list[int]:
-        key = f"depthsched/{dtype}-{TOKENS}-{digest(text)}"
-        found: list[int] = self.cache.get(key, None) or plain(model, tokenizer, text)
-        self.cache.set(key, found)
+        folder = os.environ.get("DEPTHSCHED_ANSWERS")
+        file = Path(folder, f"{dtype}-{TOKENS}-{digest(text)}.json") if folder else None
+        if file and file.is_file():
+            found: list[int] = json.loads(file.read_text())
+            return found
+        found = plain(model, tokenizer, text)
+        if file:
+            write_json(file, found)
         return found
 
 
 @pytest.fixture(scope="module")
-def reference(smollm2: tuple[Any, Any], pytestconfig: pytest.Config) -> Reference:
-    assert pytestconfig.cache is not None
-    return Reference(smollm2, pytestconfig.cache)
+def reference(smollm2: tuple[Any, Any]) -> Reference:
+    return Reference(smollm2)
 
 
 def prompts(tokenizer: Any) -> list[str]:
