@@ -59,6 +59,8 @@ class DepthLM(HFLM):  # type: ignore[misc]
         Spread the batches over its workers, which load model and tokenizer by the model's name.
     """
 
+    cache_hook: Any  # lm-eval's: where it keeps finished answers, if it does
+
     def __init__(
         self,
         pretrained: Any = "smollm2",
