@@ -95,6 +95,20 @@ def test_what_comes_back_over_the_wire_is_what_one_process_finds(
     assert all(len(piece) < 100_000 for piece in wire.sent), "tokens go to a worker, and no cache"
 
 
+def test_rows_end_where_those_of_one_process_do(
+    folder: Path, data: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random model hardly ever says its end token, so here one token in seven is one."""
+    from depthsched.evaluate.lm import DepthLM
+
+    monkeypatch.setattr(DepthLM, "_eos", lambda lm: list(range(0, len(lm.tokenizer), 7)))
+    options = EvalOptions(str(folder), (TASK,), str(data), limit=5, max_new_tokens=10, **OPTIONS)
+    (want,) = Evaluation(options).run("constant:depth=5")
+    (got,) = Evaluation(options, cluster=SOMEWHERE).run("constant:depth=5")
+    assert items(got) == items(want)
+    assert len({len(item.depths) for item in got.samples}) > 1
+
+
 def test_a_worker_needs_no_lm_eval() -> None:
     said = "import sys, depthsched.evaluate.batches; print('lm_eval' in sys.modules)"
     done = subprocess.run(
