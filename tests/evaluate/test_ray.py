@@ -241,7 +241,7 @@ def kill_one(nodes: list[Any], samples: Path, killed: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_dies_between_rounds_and_no_item_is_lost(
+def test_a_worker_dies_in_the_middle_of_a_piece_and_no_item_is_lost(
     cli: Any, folder: Path, data: Path, tmp_path: Path, nodes: tuple[str, list[Any]]
 ) -> None:
     call = ["eval", "--tasks", TASK, "--plans", "confidence:depth=5", "--data", data, "--model", folder, "-n", 40]
