@@ -78,6 +78,16 @@ def test_a_tied_head_is_in_memory_once(pair: Pair) -> None:
         assert both == (head if shared else head + embedding)
 
 
+def test_tying_weights_again_changes_nothing(pair: Pair) -> None:
+    """As lm-eval does with every model that it is given."""
+    native, dense, _ = pair
+    with torch.no_grad():
+        before = native(IDS).logits
+        native.tie_weights()
+        assert torch.equal(native(IDS).logits, before)
+    same_weights(native, dense)
+
+
 def test_generation_under_a_plan(pair: Pair) -> None:
     native, dense, _ = pair
     for plan in ("full", "constant:depth=4"):

@@ -177,7 +177,8 @@ def _fill(model: Any, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
     embedding = model.get_input_embeddings()
     if model.config.tie_word_embeddings and isinstance(embedding, BlockEmbedding):
         model.set_output_embeddings(BlockLinear(embedding.matrix))
-        model.all_tied_weights_keys = {}  # there is no parameter to tie
+        model.all_tied_weights_keys = {}  # there is no parameter to tie,
+        model._tied_weights_keys = None  # nor where somebody calls tie_weights() later, as lm-eval does
     else:
         model.tie_weights()
     empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]

@@ -34,8 +34,9 @@ def cluster_of(address: str | None, cpus: float | None) -> Cluster | None:
         if cpus is not None:
             raise SettingsError("--ray-cpus goes with --ray; alone it changes nothing")
         return None
-    from ..work.cluster import Cluster
+    from ..work.cluster import Cluster, refuse_ranks
 
+    refuse_ranks()  # before the model
     return Cluster(address, 1.0 if cpus is None else cpus)
 
 

@@ -14,6 +14,7 @@ from ..errors import SettingsError
 from ..files import writable_folder, write_json
 from ..parallel import launch
 from ..planspec import PlanSpec
+from .cluster import RayCpusOption, RayOption, cluster_of, connected
 from .eval_pool import margin_of, print_pooled, refuse_unused
 from .output import (
     DeviceOption,
@@ -90,12 +91,15 @@ def evaluate(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     weights: WeightsOption = "auto",
+    ray: RayOption = None,
+    ray_cpus: RayCpusOption = None,
     json: JsonOption = False,
 ) -> None:
     """Task scores under plans, paired item by item with full depth. Needs the extra eval (lm-eval)."""
     specs = besides_full(plans, order, profile)  # before the model, so that a typo costs no loading
     refuse_rules(skipped_kv, verify_below, renew_of(renew))
     allowed = margin_of(pool, until, margin)
+    cluster = cluster_of(ray, ray_cpus)
     if (pool or until) and not specs:
         raise SettingsError("--pool and --until compare plans with full depth; give one with --plans")
     _quiet()
@@ -111,13 +115,13 @@ def evaluate(
         "needle_tokens": NEEDLE_TOKENS if needle_tokens is None else needle_tokens, "unsafe_code": unsafe_code,
     }  # fmt: skip
     names = tuple(t.strip() for t in tasks.split(",") if t.strip())
-    evaluation = Evaluation(EvalOptions(model=model, tasks=names, **options), out)
+    evaluation = Evaluation(EvalOptions(model=model, tasks=names, **options), out, cluster)
     asked_pool = Pool.parse(pool or "all", evaluation.tasks) if pool or until else None
     refuse_unused(list(evaluation.tasks), asked_pool if until else None, needle_tokens)
     if out is not None:
         writable_folder(out, "give another --out")  # before the work
     found: list[tuple[str, Pooled]] = []
-    with _bar() as progress:
+    with connected(cluster), _bar() as progress:
         if asked_pool and until:
             rows = _until(evaluation, specs, asked_pool, allowed, found, progress)
         else:
@@ -129,6 +133,7 @@ def evaluate(
     asked = {"tasks": tasks, "plans": labels, "model": model, **options, "data": "DATA" if data else None}
     asked |= {"pool": pool, "margin": margin, "until": until, "unsafe_code": None}
     asked |= {"confirm_run_unsafe_code": unsafe_code, "needle_tokens": needle_tokens}
+    asked |= {"ray": ray, "ray_cpus": ray_cpus}
     result: dict[str, Any] = {
         "rows": [row.to_json() for row in rows],
         "pooled": [{"plan": label, "metrics": asked_pool.metrics, **one.to_json()} for label, one in found]

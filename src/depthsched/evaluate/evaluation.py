@@ -11,6 +11,7 @@ from typing import Any
 from ..files import json_digest, write_json
 from ..parallel import launch
 from ..planspec import PlanSpec
+from ..work.cluster import Cluster
 from .extra import need_lm_eval
 from .options import EvalOptions
 from .results import EvalRow, Item, TaskRun, compare_runs
@@ -30,15 +31,18 @@ class Evaluation:
     out : path, optional
         Folder in which each task under each plan is kept as one file as soon as it is done. Items that are there
         already, with the same key, are read and not run again.
+    cluster : Cluster, optional
+        Spread the batches of a task over its workers; what becomes of their texts and what is kept stays here.
 
     Raises
     ------
     MissingExtraError, ModelError, SettingsError
     """
 
-    def __init__(self, options: EvalOptions, out: str | Path | None = None) -> None:
+    def __init__(self, options: EvalOptions, out: str | Path | None = None, cluster: Cluster | None = None) -> None:
         need_lm_eval()
         self.options = options
+        self.cluster = cluster
         self._load = functools.cache(lambda: _load(options.model, options.dtype, options.device, options.weights))
         self.tasks = load_tasks(
             options.tasks,
@@ -124,6 +128,7 @@ class Evaluation:
             batch_size=self.options.batch,
             store=store,
             progress=advance,
+            cluster=self.cluster,
             **({} if plan.is_full else self.options.rules),
         )
         found = evaluate(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
@@ -15,15 +16,12 @@ from ..errors import PlanError
 from ..models import load_model
 from ..plans import DepthPlan
 from ..planspec import PlanSpec
-from ..runtime.backends import maker
-from ..runtime.generate import generate
 from ..runtime.renewal import SENTENCE, renewal_of
-from ..runtime.run import Run
 from ..schedule import AdaptiveSchedule
-from .prefixes import WORTH_SHARING, PromptStore, common_length
-from .records import RowRecord, row_records
-from .shared import shared_prefix
-from .stops import RowStops
+from ..work.cluster import Cluster, working
+from .batches import Answering, Answers, Batch, answer_batch
+from .prefixes import PromptStore
+from .records import RowRecord
 
 NO_LIKELIHOOD = (
     "a log-likelihood task is scored by one full forward over a given text, where a decode schedule never acts: "
@@ -57,7 +55,11 @@ class DepthLM(HFLM):  # type: ignore[misc]
         As for :func:`depthsched.load_model`.
     skipped_kv, verify_below, renew
         As for :func:`depthsched.generate`. Where tokens decide when the cache is renewed, rows run one at a time too.
+    cluster : Cluster, optional
+        Spread the batches over its workers, which load model and tokenizer by the model's name.
     """
+
+    cache_hook: Any  # lm-eval's: where it keeps finished answers, if it does
 
     def __init__(
         self,
@@ -76,13 +78,14 @@ class DepthLM(HFLM):  # type: ignore[misc]
         skipped_kv: str = "auto",
         verify_below: float | None = None,
         renew: int | str | None = None,
+        cluster: Cluster | None = None,
         **kwargs: Any,
     ) -> None:
         self.spec = PlanSpec.parse(plan, order, profile)  # before the model, so that a typo costs no loading
         if isinstance(pretrained, str):
             pretrained, tokenizer = load_model(pretrained, dtype=dtype, device=_device(device), weights=weights)
-        self.renewal = renewal_of(skipped_kv, verify_below, renew, tokenizer)
-        self.rules = {"skipped_kv": skipped_kv, "verify_below": verify_below, "renew": renew, "tokenizer": tokenizer}
+        renewal_of(skipped_kv, verify_below, renew, tokenizer)  # refuses what means nothing
+        self.rules = {"skipped_kv": skipped_kv, "verify_below": verify_below, "renew": renew}
         alone = isinstance(self.spec.schedule, AdaptiveSchedule) or verify_below is not None or renew == SENTENCE
         rows = 1 if alone else _batch_size(batch_size)
         super().__init__(pretrained=pretrained, tokenizer=tokenizer, backend="causal", batch_size=rows, **kwargs)
@@ -91,8 +94,9 @@ class DepthLM(HFLM):  # type: ignore[misc]
         self.store = store or PromptStore(self.adapter)
         self.progress = progress or (lambda done: None)
         self.records: dict[str, RowRecord] = {}
-        self._prefix: tuple[int, ...] = ()
-        self._contexts: Sequence[str] = ()
+        self.cluster = cluster
+        self._batches: list[Batch] = []
+        self._answers: Iterator[tuple[Batch, Any]] | None = None
         self.notes: dict[str, None] = {}
         self._resolved = functools.cache(self._resolve)
 
@@ -119,79 +123,78 @@ class DepthLM(HFLM):  # type: ignore[misc]
             groups.setdefault(request.task_name or "", []).append(i)
         outputs = [""] * len(requests)
         for members in groups.values():
-            some = [requests[i] for i in members]
-            rows = [tuple(self.tok_encode(request.args[0])) for request in some]
-            shared = common_length(rows)
-            prefix = self.store.known(rows, shared) or rows[0][:shared]
-            self._prefix = prefix if self.store.shares and len(prefix) >= WORTH_SHARING else ()
-            for i, text in zip(members, super().generate_until(some, disable_tqdm=True), strict=True):
+            for i, text in zip(members, self._answered([requests[i] for i in members]), strict=True):
                 outputs[i] = text
         return outputs
 
+    def _answered(self, requests: Sequence[Any]) -> list[str]:
+        """The texts for requests of one task.
+
+        lm-eval forms batches and reads their answers in one loop, which is walked twice: once for the batches, each a
+        piece of work, and once for what became of them.
+        """
+        prefix = self.store.choose([tuple(self.tok_encode(request.args[0])) for request in requests])
+        batches = self._formed(requests)
+        answering = Answering(
+            plans={batch.max_new_tokens: self._resolved(batch.max_new_tokens) for batch in batches},
+            backend=self.runtime,
+            rules=self.rules,
+            prefix=prefix,
+            eos=tuple(self._eos()),
+            tokenizer=self.tokenizer,
+            store=self.store,
+        )
+        with working(self.model, self.tokenizer, self.cluster) as work:
+            shared = answering if self.cluster is None else answering.to_json(batches[0].context[0].tolist())
+            self._answers = zip(batches, work.map(answer_batch, shared, batches), strict=True)
+            try:
+                return list(super().generate_until(requests, disable_tqdm=True))
+            finally:
+                self._answers = None
+
+    def _formed(self, requests: Sequence[Any]) -> list[Batch]:
+        """The batches of some requests, encoded and padded.
+
+        Raises
+        ------
+        PlanError
+            Answers are drawn at random, and workers would draw others.
+        """
+        self._batches = []
+        hook, self.cache_hook = self.cache_hook, CacheHook(None)  # there are no answers to keep yet
+        try:
+            super().generate_until(requests, disable_tqdm=True)
+        finally:
+            self.cache_hook = hook
+        if self.cluster is not None and any(batch.options["do_sample"] for batch in self._batches):
+            name = requests[0].task_name
+            raise PlanError(
+                f"task {name!r} draws its answers at random, and workers draw others; leave the cluster out"
+            )
+        return self._batches
+
     def tok_batch_encode(self, strings: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in the base class; keeps the texts, so that what is generated for a batch is recorded under them."""
-        self._contexts = list(strings)
-        return super().tok_batch_encode(strings, *args, **kwargs)
+        """As in the base class; on the second walk the batch that was formed on the first."""
+        if self._answers is None:
+            return super().tok_batch_encode(strings, *args, **kwargs)
+        batch, piece = next(self._answers)
+        self._found = Answers.of(piece)
+        self.records |= zip(strings, self._found.records, strict=True)
+        self.progress(len(strings))
+        return batch.context, batch.mask
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], attention_mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
+        if self._answers is not None:
+            return torch.cat([context, self._found.tokens.to(context.device)], dim=-1)
         mask = torch.ones_like(context) if attention_mask is None else attention_mask
-        room = max_length - context.shape[1]
-        stops = RowStops(self.tokenizer, stop, self._eos(), context.shape[1])
-        options = {
-            "max_new_tokens": room,
-            "stopping_criteria": [stops],
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "do_sample": bool(kwargs.get("do_sample")),
-            "drop_finished": True,
-            **self.rules,
-            **{
-                k: v for k, v in kwargs.items() if k not in ("do_sample", "max_length") and (k, v) != ("temperature", 0)
-            },
+        ours = {"pad_token_id": self.tokenizer.pad_token_id, "do_sample": bool(kwargs.get("do_sample"))}
+        theirs = {
+            k: v for k, v in kwargs.items() if k not in ("do_sample", "max_length") and (k, v) != ("temperature", 0)
         }
-        run = self._run(context, mask, self._resolved(room), options)
-        for text, record in zip(self._contexts, row_records(run, stops.lengths), strict=True):
-            self.records[text] = record
-        self.progress(len(context))
-        return torch.cat([context, run.tokens.to(context.device)], dim=-1)
-
-    def _run(self, context: Tensor, mask: Tensor, plan: DepthPlan, options: dict[str, Any]) -> Run:
-        if not self._prefix or not self._starts_with_prefix(context, mask):
-            inputs = {"input_ids": context, "attention_mask": mask}
-            return generate(self.model, inputs, plan, backend=self.runtime, **options)
-        cut, batch = len(self._prefix), len(context)
-        rest = context.shape[1] - cut
-        # In front of the prefix a row has as much padding as it is shorter than the longest: behind it, its own part.
-        own_mask = mask[:, :rest]
-        own = context[:, -rest:] * own_mask
-        # A cache over a shared prefix cannot be cut where a pass begins.
-        dense = self.renewal is not None or self._dense(plan, context.shape[1] + options["max_new_tokens"])
-        cache = self.store.cache(self._prefix, own, own_mask, options["max_new_tokens"] + 1, dense=dense)
-        options = {**options, "past_key_values": cache}
-        if dense:
-            inputs = {"input_ids": context, "attention_mask": mask}
-            return generate(self.model, inputs, plan, backend=self.runtime, **options)
-        prefix = torch.tensor([self._prefix], device=context.device).expand(batch, -1)
-        inputs = {
-            "input_ids": torch.cat([prefix, own + context[:, :rest] * (1 - own_mask)], dim=-1),
-            "attention_mask": torch.cat([mask.new_ones(batch, cut), own_mask], dim=-1),
-        }
-        with shared_prefix(self.model):
-            return generate(self.model, inputs, plan, backend="eager", **options)
-
-    def _dense(self, plan: DepthPlan, max_tokens: int) -> bool:
-        """Whether a fast backend will run: its rows each need a copy of the prefix, and it outruns sharing."""
-        make, _ = maker(self.runtime, adapter_for(self.model), plan, write_kv=False, batch=1, max_tokens=max_tokens)
-        return make is not None
-
-    def _starts_with_prefix(self, context: Tensor, mask: Tensor) -> bool:
-        """False where lm-eval cut a prompt on the left because it was too long."""
-        prefix = torch.tensor(self._prefix, device=context.device)
-        return all(
-            len(row) > len(prefix) and bool((row[: len(prefix)] == prefix).all())
-            for row in (ids[keep.bool()] for ids, keep in zip(context, mask, strict=True))
-        )
+        self._batches.append(Batch(context, mask, max_length - context.shape[1], stop, {**ours, **theirs}))
+        return context
 
     def _eos(self) -> list[int]:
         found = self.model.generation_config.eos_token_id

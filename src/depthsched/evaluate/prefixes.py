@@ -54,6 +54,7 @@ class PromptStore:
         self.limit = limit_bytes
         self.tokens = 0
         self.shares = can_share(adapter)
+        self._chosen: dict[tuple[int, ...], None] = {}
         self._prefixes: dict[tuple[int, ...], list[KV]] = {}
         self._rows: OrderedDict[Any, list[KV]] = OrderedDict()
 
@@ -86,17 +87,23 @@ class PromptStore:
         cache.scratch = True  # nobody reads it after the run
         return cache
 
-    def known(self, rows: Sequence[tuple[int, ...]], shared: int) -> tuple[int, ...]:
-        """The longest prefix computed before that all rows begin with, if it is most of what they share.
+    def choose(self, rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """The prefix to compute once for these prompts; empty where there is none worth it.
 
-        Few items of a task share more by chance than all of them do; their few-shot examples are not computed again.
+        The longest one chosen before that all rows begin with, if it is most of what they share: few items of a task
+        share more by chance than all of them do, and their few-shot examples are not computed again.
         """
+        shared = common_length(rows)
         fits = [
             prefix
-            for prefix in self._prefixes
+            for prefix in self._chosen
             if 2 * len(prefix) > shared and all(len(r) > len(prefix) and r[: len(prefix)] == prefix for r in rows)
         ]
-        return max(fits, key=len, default=())
+        found = max(fits, key=len, default=()) or rows[0][:shared]
+        if not self.shares or len(found) < WORTH_SHARING:
+            return ()
+        self._chosen[found] = None  # here and not where it is computed, which may be on a worker
+        return found
 
     def _prefix(self, prefix: tuple[int, ...]) -> list[KV]:
         if prefix not in self._prefixes:

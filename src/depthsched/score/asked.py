@@ -32,7 +32,7 @@ class Asked:
         """
         rules = self.renewal
         return {
-            "plans": [_text(plan) for plan in self.plans],
+            "plans": [plan_text(plan) for plan in self.plans],
             "method": self.method,
             "renewal": rules and {"verify_below": rules.verify_below, "every": rules.every, "ends": bool(rules.decode)},
             "backend": self.backend,
@@ -50,11 +50,18 @@ class Asked:
         """
         rules = data["renewal"]
         renewal = rules and Renewal(rules["verify_below"], rules["every"], tokenizer.decode if rules["ends"] else None)
-        plans = tuple(_plan(*plan) for plan in data["plans"])
+        plans = tuple(plan_of(*plan) for plan in data["plans"])
         return cls(plans, data["method"], renewal, data["backend"], data["force"], tokenizer)
 
 
-def _text(plan: DepthPlan) -> tuple[dict[str, Any], str]:
+def plan_text(plan: DepthPlan) -> tuple[dict[str, Any], str]:
+    """A plan as a JSON object that :func:`plan_of` reads on a worker, and its digest.
+
+    Raises
+    ------
+    PlanError
+        The text of the plan does not give the plan back.
+    """
     data = plan.to_json()
     if plan.profile is not None:
         data["profile"] = str(plan.profile.folder.resolve())  # a worker stands in another folder
@@ -67,7 +74,14 @@ def _text(plan: DepthPlan) -> tuple[dict[str, Any], str]:
     return data, plan.digest
 
 
-def _plan(data: Mapping[str, Any], digest: str) -> DepthPlan:
+def plan_of(data: Mapping[str, Any], digest: str) -> DepthPlan:
+    """The plan of :func:`plan_text`.
+
+    Raises
+    ------
+    PlanError, ProfileError
+        The profile is not what it is where the work was given out.
+    """
     plan = DepthPlan.from_json(data)
     if plan.digest != digest:
         raise PlanError(f"plan {plan.schedule!r} has another profile on a worker, in {data['profile']}")

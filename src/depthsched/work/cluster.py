@@ -83,11 +83,21 @@ def working(model: Any, tokenizer: Any, cluster: Cluster | None) -> Iterator[Wor
     if cluster is None:
         yield Local(model, tokenizer)
         return
-    if launch.world() > 1:
-        raise SettingsError("ranks share one model, and a Ray cluster spreads whole ones; use one of the two")
+    refuse_ranks()
     source = Source.of(model)
     with cluster.connected() as ray:
         yield _Remote(ray, cluster, source, identity(model))
+
+
+def refuse_ranks() -> None:
+    """Refuse a cluster to processes that share one model.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if launch.world() > 1:
+        raise SettingsError("ranks share one model, and a Ray cluster spreads whole ones; use one of the two")
 
 
 class _Remote:
