@@ -31,6 +31,7 @@ from .process import ROOT
 from .prompts import prompts
 from .renewal import renewal
 from .signal import signal
+from .studio import studio
 from .study import study
 
 app = typer.Typer(
@@ -56,7 +57,7 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 for function in (
     memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, adaptive, peeking, signal, predict,
-    offload,
+    offload, studio,
 ):  # fmt: skip
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
