@@ -1,7 +1,7 @@
 """Lossless runs against plain full depth on the embedded model: 20 prompts, 512 tokens. An hour and a half: evidence.
 
-Compiled runs take all prompts in batches of four, and one by one under d3 and the profile's plan. Other plans take the
-first four one by one, and so do eager runs, which are several times slower and take the first eight in batches. With
+Compiled runs take all prompts in batches of four, and one by one under d3. Other plans take the first four one by one,
+and so do eager runs, which are several times slower and take the first eight in batches. With
 ``DEPTHSCHED_ANSWERS=FOLDER`` what full depth writes is kept there, so that a run that was cut off goes on.
 
 Run by ``pytest -m evidence -s tests/runtime/test_lossless_exactness.py``, which also prints where runs parted from full
@@ -116,7 +116,7 @@ def test_tokens_are_those_of_full_depth(reference: Reference, backend: str, dtyp
     tokenizer.padding_side = "left"
     runs, parted, wanted = 0, [], reference.wanted(dtype)
     wanted = wanted[:8] if backend == "eager" else wanted
-    alone = len(wanted) if backend == "compiled" and plan in ("d3", "profile") else 4
+    alone = len(wanted) if backend == "compiled" and plan == "d3" else 4
     for start in range(0, len(wanted), 4):
         group = wanted[start : start + 4]
         texts = [text for text, _ in group]
