@@ -45,11 +45,12 @@ def main(grid: str, out: str) -> None:
         cluster.shutdown()
 
 
-def busy(node: Any) -> psutil.Process | None:
-    """The process of a node that works on a cell: Ray names it after the function while it runs."""
+def busy(node: Any, function: str = "_remote") -> psutil.Process | None:
+    """The process of a node that works, on a cell or what else: Ray names it after the function while it runs."""
+    title = f"ray::{function}"
     for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children():
         with contextlib.suppress(psutil.Error):
-            if process.name().startswith("ray::_remote") or "ray::_remote" in " ".join(process.cmdline()):
+            if process.name().startswith(title) or title in " ".join(process.cmdline()):
                 return process
     return None
 

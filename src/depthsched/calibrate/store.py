@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,7 +58,8 @@ class Scratch:
     """One temporary file without a name: of a worker that is killed nothing is left on its disk."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="depthsched-")  # noqa: SIM115  # open as long as this
+        self._file = tempfile.TemporaryFile(prefix="depthsched-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._places: dict[str, tuple[int, int]] = {}
         self.whole = False
 
