@@ -45,6 +45,7 @@ def run(folder: Path, cache: str, *command: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.slow
 def test_a_profile_is_the_same_on_two_workers_and_with_one_killed(folder: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'depthsched[ray]'")
     here = run(folder, "here", "depthsched", "calibrate", *words(folder), "--out", str(folder / "here"))
