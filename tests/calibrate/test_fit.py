@@ -1,5 +1,6 @@
 """The fit from moments against ridge regression on the rows themselves."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depthsched.calibrate.fit import Moments, best_fit, moments
+from depthsched.calibrate.fit import Fit, Moments, best_fit, moments
 
 HIDDEN = 3
 
@@ -19,6 +20,12 @@ def states(rows: int, seed: int, mean: float = 0.0) -> tuple[torch.Tensor, torch
     x = torch.randn(rows, HIDDEN, generator=g) + mean
     weight = torch.randn(HIDDEN, HIDDEN, generator=torch.Generator().manual_seed(0))
     return x, x + x @ weight + 2 + 0.1 * torch.randn(rows, HIDDEN, generator=g)
+
+
+def fitted(prompts: list[tuple[int, torch.Tensor, torch.Tensor]], ridges: Sequence[float]) -> Fit:
+    """Counted from the means of the first prompt."""
+    _, before, after = prompts[0]
+    return best_fit(*moments(prompts, before.mean(0), (after - before).mean(0)), ridges=ridges)
 
 
 def by_hand(x: torch.Tensor, y: torch.Tensor, ridge: float) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +40,7 @@ def by_hand(x: torch.Tensor, y: torch.Tensor, ridge: float) -> tuple[np.ndarray,
 @given(counts=st.lists(st.integers(1, 9), min_size=5, max_size=12), ridge=st.sampled_from([1e-3, 0.1, 3.0]))
 def test_the_fit_is_ridge_regression_on_all_rows(counts: list[int], ridge: float) -> None:
     prompts = [(i, *states(n, i, mean=20.0)) for i, n in enumerate(counts)]
-    found = best_fit(*moments(prompts), ridges=[ridge])
+    found = fitted(prompts, [ridge])
     weight, bias = by_hand(torch.cat([x for _, x, _ in prompts]), torch.cat([y for *_, y in prompts]), ridge)
     assert found.bridge.weight.numpy() == pytest.approx(weight, abs=2e-3)
     assert found.bridge.bias.numpy() == pytest.approx(bias, abs=4e-2)  # the means are 20: 2e-3 of weight, times them
@@ -49,7 +56,7 @@ def test_the_ridge_is_the_one_that_predicts_held_out_prompts_best() -> None:
         weight, bias = by_hand(torch.cat([x for _, x, _ in seen]), torch.cat([y for *_, y in seen]), ridge)
         change = y - x
         errors[ridge] = ((x @ weight + bias - change) ** 2).sum() / ((change - change.mean(0)) ** 2).sum()
-    found = best_fit(*moments(prompts), ridges=list(errors))
+    found = fitted(prompts, list(errors))
     assert found.ridge == min(errors, key=lambda ridge: errors[ridge])
     assert found.unexplained == pytest.approx(errors[found.ridge], rel=1e-3)
 

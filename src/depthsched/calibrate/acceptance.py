@@ -14,7 +14,9 @@ from ..cost import ModelShape
 from ..drafts import MOST, predict_drafting
 from ..score.streams import Streams
 from ..settings import Settings, setting
-from .corpus import Corpus
+from ..work.pieces import Loaded
+from .corpus import Batch, Corpus
+from .pieces import batch_of, bridges_of, rows_of
 
 Hits = np.ndarray[Any, np.dtype[np.bool_]]
 """Of one text, ``[places, steps]``: whether a drafted token is full depth's, by its place in its draft."""
@@ -162,13 +164,18 @@ def mean_context(corpus: Corpus) -> float:
 def own_share(corpus: Corpus) -> float:
     """Share of the tokens of the answers that full depth finds most likely: 1 where it wrote them itself, greedily."""
     same = total = 0
-    for batch in corpus.batches:
-        staircase = batch.staircase()
-        norm = corpus.adapter.final_norm
-        states = norm(batch.get(corpus.adapter.num_layers).to(corpus.adapter.dtype))
-        same += int((_likeliest(corpus, states) == staircase.targets[staircase.valid]).sum())
-        total += len(states)
+    for found, of in corpus.map(own_piece):
+        same, total = same + found, total + of
     return same / total
+
+
+@torch.no_grad()
+def own_piece(loaded: Loaded, shared: Any, piece: Any) -> tuple[int, int]:
+    """Of a batch, the tokens that full depth finds most likely, and all of them."""
+    batch = batch_of(loaded, piece)
+    staircase = batch.staircase()
+    states = batch.adapter.final_norm(batch.get(batch.adapter.num_layers).to(batch.adapter.dtype))
+    return int((_likeliest(batch, states) == staircase.targets[staircase.valid]).sum()), len(states)
 
 
 def _by_place(texts: Sequence[Hits], place: int) -> float:
@@ -183,26 +190,33 @@ def _by_place(texts: Sequence[Hits], place: int) -> float:
     return right / tried if tried else 0.0
 
 
-@torch.no_grad()
 def _hits(corpus: Corpus, keep: Sequence[int], bridges: Mapping[int, Bridge], places: int) -> list[list[Hits]]:
+    asked = {"keep": list(keep), "bridges": rows_of(bridges), "places": places}
+    return [[hits.numpy() for hits in found] for found in corpus.map(hits_piece, asked)]
+
+
+@torch.no_grad()
+def hits_piece(loaded: Loaded, asked: Any, piece: Any) -> list[torch.Tensor]:
+    """Hits of each text of a batch, bool."""
+    batch, places = batch_of(loaded, piece), asked["places"]
     return [
-        _of_some(corpus, streams, keep, bridges, places)
-        for batch in corpus.batches
+        hits
         for streams in batch.streams(max(_COLUMNS // (1 + places), 1))
+        for hits in _of_some(batch, streams, asked["keep"], bridges_of(asked["bridges"]), places)
     ]
 
 
 def _of_some(
-    corpus: Corpus, streams: Streams, keep: Sequence[int], bridges: Mapping[int, Bridge], places: int
-) -> list[Hits]:
+    batch: Batch, streams: Streams, keep: Sequence[int], bridges: Mapping[int, Bridge], places: int
+) -> list[torch.Tensor]:
     states = streams.drafts(keep, bridges, places)
-    batch, rows, steps, _ = states.shape
-    found = _likeliest(corpus, states.flatten(0, 2)).view(batch, rows, steps)
-    same = (found[:, 1:] == found[:, :1]).cpu().numpy()
+    samples, rows, steps, _ = states.shape
+    found = _likeliest(batch, states.flatten(0, 2)).view(samples, rows, steps)
+    same = (found[:, 1:] == found[:, :1]).cpu()
     counts = streams.valid.sum(1).tolist()
     return [hits[:, :count] for hits, count in zip(same, counts, strict=True)]
 
 
-def _likeliest(corpus: Corpus, states: torch.Tensor) -> torch.Tensor:
+def _likeliest(batch: Batch, states: torch.Tensor) -> torch.Tensor:
     """Most likely token of each of some final states ``[rows, hidden]``."""
-    return torch.cat([corpus.adapter.logits(part).argmax(-1) for part in states.split(_HEAD_ROWS)])  # type: ignore[no-untyped-call]
+    return torch.cat([batch.adapter.logits(part).argmax(-1) for part in states.split(_HEAD_ROWS)])  # type: ignore[no-untyped-call]

@@ -1,22 +1,27 @@
 """Fit bridges on decode positions of known completions: ridge regression from moments, which are sums over rows.
 
-Memory does not grow with the number of tokens.
+Memory does not grow with the number of tokens. A piece of a fit is one batch: its sums are made on their own and added
+in the order of the batches, wherever they were made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 from ..bridge import Bridge, skipped_runs
+from ..work.pieces import Loaded
 from .corpus import Batch, Corpus
+from .pieces import batch_of, bridges_of, rows_of
 
 RIDGES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 _HOLD_OUT = 4
 _SUMS = ("count", "x", "y", "xx", "xy", "yy")
+_MOVED = "now"
 
 
 class Moments:
@@ -69,6 +74,19 @@ class Moments:
             setattr(both, name, getattr(self, name) + getattr(other, name))
         return both
 
+    @property
+    def sums(self) -> list[Any]:
+        """What :meth:`of` reads back: the count, and five tensors."""
+        return [getattr(self, name) for name in _SUMS]
+
+    @classmethod
+    def of(cls, shift_x: torch.Tensor, shift_y: torch.Tensor, sums: Sequence[Any]) -> Moments:
+        """Moments from their :attr:`sums`, on the device of the shift."""
+        made = cls(shift_x, shift_y)
+        for name, value in zip(_SUMS, sums, strict=True):
+            setattr(made, name, value.to(shift_x.device) if isinstance(value, torch.Tensor) else value)
+        return made
+
     def solve(self, ridge: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias in shifted coordinates; ``ridge`` is a share of the mean variance."""
         mean_x, mean_y = self.x / self.count, self.y / self.count
@@ -110,16 +128,11 @@ Rows = Iterable[tuple[int, torch.Tensor, torch.Tensor]]
 """The number of a prompt, and the states ``[n, hidden]`` of its decode steps before and after a run of layers."""
 
 
-def moments(rows: Rows) -> tuple[Moments, Moments]:
+def moments(rows: Rows, shift_x: torch.Tensor, shift_y: torch.Tensor) -> tuple[Moments, Moments]:
     """Moments of the prompts to fit on, and of every fourth one, which chooses the ridge."""
-    parts: tuple[Moments, Moments] | None = None
+    parts = Moments(shift_x, shift_y), Moments(shift_x, shift_y)
     for number, before, after in rows:
-        change = after - before
-        if parts is None:
-            shift = before.float().mean(0), change.float().mean(0)
-            parts = Moments(*shift), Moments(*shift)
-        parts[number % _HOLD_OUT == _HOLD_OUT - 1].add(before, change)
-    assert parts is not None, "no rows"
+        parts[number % _HOLD_OUT == _HOLD_OUT - 1].add(before, after - before)
     return parts
 
 
@@ -137,7 +150,7 @@ def fit_run(corpus: Corpus, first: int, end: int) -> Fit:
 
     Exact for the lowest skipped run of any keep set, because the state that enters it is a full-depth one.
     """
-    return _fit((number, batch, batch.get(first), batch.get(end)) for number, batch in corpus.numbered())
+    return _fit(corpus, {"site": first, "end": end, "bridge": [], "goes_on": False})
 
 
 def fit_keep_set(corpus: Corpus, keep: Sequence[int], corrections: Iterable[int] = ()) -> dict[int, Fit]:
@@ -155,37 +168,64 @@ def fit_keep_set(corpus: Corpus, keep: Sequence[int], corrections: Iterable[int]
     """
     layers = corpus.adapter.num_layers
     ends = dict(skipped_runs(keep, layers))
-    at = lowest = min(ends, default=layers)
+    lowest = min(ends, default=layers)
     ends |= {layer: layer for layer in corrections if layer > lowest and layer in set(keep)}
     fits: dict[int, Fit] = {}
     for site in sorted(ends):
-        moved = _advance(corpus, keep, at, site, fits[at].bridge if at in fits else None)
-        fits[site] = _fit((number, batch, states, batch.get(ends[site])) for number, batch, states in moved)
-        at = site
+        bridge = {at: fit.bridge for at, fit in list(fits.items())[-1:]}
+        asked = {"site": site, "end": ends[site], "bridge": rows_of(bridge), "goes_on": site != max(ends)}
+        fits[site] = _fit(corpus, {**asked, "keep": list(keep)})
     return fits
 
 
-def _advance(
-    corpus: Corpus, keep: Sequence[int], at: int, site: int, bridge: Bridge | None
-) -> Iterator[tuple[int, Batch, torch.Tensor]]:
-    """States that enter ``site``, from those that the last call left at ``at`` and their bridge."""
-    for number, batch in corpus.numbered():
-        if bridge is None:
-            states = batch.get(site)
-        else:
-            before = batch.get("now")
-            states = batch.advance(bridge.to(before)(before), at, site, keep)
-        batch.put("now", states)
-        yield number, batch, states
+def _fit(corpus: Corpus, asked: dict[str, Any]) -> Fit:
+    """The bridge of one site; where a fit goes on, the states that entered it are kept for the next."""
+    means = centre(corpus)
+    shift = means[asked["site"]], means[asked["end"]] - means[asked["site"]]
+    total = Moments(*shift), Moments(*shift)
+    kept = _MOVED if asked["bridge"] else None
+    found = corpus.map(fit_piece, {**asked, "shift": list(shift)}, kept=kept)
+    for batch, (parts, states) in zip(corpus.batches, found, strict=True):
+        seen, held = (whole + Moments.of(*shift, sums) for whole, sums in zip(total, parts, strict=True))
+        total = seen, held
+        if states is not None:
+            batch.put(_MOVED, states)
+    return best_fit(*total)
 
 
-def _fit(pairs: Iterable[tuple[int, Batch, torch.Tensor, torch.Tensor]]) -> Fit:
-    def rows() -> Rows:
-        for first, batch, before, after in pairs:
-            split = zip(before.split(batch.counts), after.split(batch.counts), strict=True)  # type: ignore[no-untyped-call]
-            yield from ((number, x, y) for number, (x, y) in enumerate(split, start=first))
+def fit_piece(loaded: Loaded, asked: Any, piece: Any) -> tuple[list[Any], torch.Tensor | None]:
+    """Sums of a batch for the bridge of one site: those to fit on and those that choose the ridge, and its states.
 
-    return best_fit(*moments(rows()))
+    The states are those that enter the site, where a fit goes on.
+    """
+    batch = batch_of(loaded, piece)
+    before, after = _entering(batch, asked), batch.get(asked["end"])
+    split = zip(before.split(batch.counts), after.split(batch.counts), strict=True)  # type: ignore[no-untyped-call]
+    rows = ((number, x, y) for number, (x, y) in enumerate(split, start=batch.first))
+    parts = moments(rows, *(shift.to(before.device) for shift in asked["shift"]))
+    return [part.sums for part in parts], before if asked["goes_on"] else None
+
+
+def _entering(batch: Batch, asked: Any) -> torch.Tensor:
+    """States that enter a site: full-depth ones, or those at the last bridge, behind it and the layers up to here."""
+    for at, bridge in bridges_of(asked["bridge"]).items():
+        before = batch.kept(_MOVED)
+        return batch.advance(bridge.to(before)(before), at, asked["site"], asked["keep"])
+    return batch.get(asked["site"])
+
+
+def centre(corpus: Corpus) -> list[torch.Tensor]:
+    """Mean full-depth state of the first batch at every layer: what all pieces count from."""
+    if corpus.centre is None:
+        (found,) = corpus.map(mean_piece, most=1)
+        corpus.centre = [mean.to(corpus.adapter.device) for mean in found]
+    return corpus.centre
+
+
+def mean_piece(loaded: Loaded, shared: Any, piece: Any) -> list[torch.Tensor]:
+    """Mean full-depth state of a batch at every layer, ``[hidden]`` each."""
+    batch = batch_of(loaded, piece)
+    return [batch.get(layer).mean(0) for layer in range(batch.adapter.num_layers + 1)]
 
 
 def correction_sites(keep: Sequence[int], num_layers: int, spacing: int) -> list[int]:

@@ -21,6 +21,7 @@ from ..plugins import parse_ranker
 from ..profile import Profile
 from ..ranker import LayerRanker
 from ..score.answers import Sample
+from ..work.cluster import Cluster, working
 from .acceptance import CheckCost
 from .candidates import Say, Search
 from .drafting import search_drafts
@@ -96,6 +97,7 @@ def calibrate(
     options: Options | None = None,
     versions: dict[str, str] | None = None,
     say: Say = lambda text: None,
+    cluster: Cluster | None = None,
 ) -> Profile:
     """Find a layer order and bridges for a model, solve for a target, and write a profile.
 
@@ -124,6 +126,8 @@ def calibrate(
         Recorded in the profile.
     say : callable, optional
         Gets a line of text as each part begins.
+    cluster : Cluster, optional
+        Spread fits and judgements over its workers, a batch of the samples a piece: see :meth:`Study.spread`.
 
     Raises
     ------
@@ -153,29 +157,34 @@ def calibrate(
     units = Units(folder / ".work", {"model": dataclasses.asdict(identity), "data": data, "options": given})
 
     held, fitted = split(usable, options)
-    say(f"full depth on {len(held)} held-out prompts and {len(fitted)} to fit on")
-    search = Search(Study.of(adapter, fitted, held, units, drops, options.seed), say, options.refine)
-    profile = Profile(
-        model=identity,
-        drop_order=(),
-        data={"sha256": data, "prompts": len(usable), "fit_tokens": search.study.fitted.tokens},
-        seed=options.seed,
-        options=given,
-        versions=versions or {},
-    )
-    if check is not None:
-        found = search_drafts(search, options.rankers, options.corrections, adapter.shape(), check)
-        profile = profile.replace(**found.fields()).save(folder, found.bridges)
-    else:
-        drop_order, evidence = search.order(options.rankers)
-        bridges, curve, by_step = search.bridges(drop_order, options.corrections)
-        evidence = {**evidence, "constant": curve}
-        damage = damage_table(held, {depth: sums.kl for depth, sums in by_step.items()}, adapter.shape())
-        profile = profile.replace(drop_order=tuple(drop_order), evidence=evidence, damage=damage).save(folder, bridges)
-    if target is not None:
-        prompt = round(sum(len(sample.prompt) for sample in usable) / len(usable))
-        frontier = Frontier(family, profile, adapter.shape(), horizon, prompt, search.measure)
-        profile = _with_schedule(profile, frontier, target)
+    with working(adapter.model, None, cluster) as work:
+        say(f"full depth on {len(held)} held-out prompts and {len(fitted)} to fit on")
+        study = Study.of(adapter, fitted, held, units, drops, options.seed, work if cluster else None)
+        if cluster:
+            say(study.spread(refines=bool(options.refine)))
+        search = Search(study, say, options.refine)
+        profile = Profile(
+            model=identity,
+            drop_order=(),
+            data={"sha256": data, "prompts": len(usable), "fit_tokens": study.fitted.tokens},
+            seed=options.seed,
+            options=given,
+            versions=versions or {},
+        )
+        if check is not None:
+            found = search_drafts(search, options.rankers, options.corrections, adapter.shape(), check)
+            profile = profile.replace(**found.fields()).save(folder, found.bridges)
+        else:
+            drop_order, evidence = search.order(options.rankers)
+            bridges, curve, by_step = search.bridges(drop_order, options.corrections)
+            evidence = {**evidence, "constant": curve}
+            damage = damage_table(held, {depth: sums.kl for depth, sums in by_step.items()}, adapter.shape())
+            profile = profile.replace(drop_order=tuple(drop_order), evidence=evidence, damage=damage)
+            profile = profile.save(folder, bridges)
+        if target is not None:
+            prompt = round(sum(len(sample.prompt) for sample in usable) / len(usable))
+            frontier = Frontier(family, profile, adapter.shape(), horizon, prompt, search.measure)
+            profile = _with_schedule(profile, frontier, target)
     units.clear()
     return profile
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..adapters import Adapter
 from ..bridge import Bridge
 from ..score.answers import Sample
+from ..work.pieces import Work
 from .corpus import Corpus
 from .judge import Quality, judge_constant
 from .units import Units
@@ -51,12 +52,19 @@ class Study:
 
     @classmethod
     def of(
-        cls, adapter: Adapter, fitted: Sequence[Sample], held: Sequence[Sample], units: Units, drops: int, seed: int = 0
+        cls,
+        adapter: Adapter,
+        fitted: Sequence[Sample],
+        held: Sequence[Sample],
+        units: Units,
+        drops: int,
+        seed: int = 0,
+        work: Work | None = None,
     ) -> Study:
-        """Run samples through full depth; what the units hold already is not run again."""
+        """Run samples through full depth, here or by the workers of ``work``; what the units hold is not run again."""
         folder = units.folder
-        judges = Corpus(adapter, held, folder / "held"), Corpus(adapter, _halves(held), folder / "scout")
-        return cls(Corpus(adapter, fitted, folder / "fit"), *judges, units, drops, seed)
+        judges = Corpus(adapter, held, folder / "held", work), Corpus(adapter, _halves(held), folder / "scout", work)
+        return cls(Corpus(adapter, fitted, folder / "fit", work), *judges, units, drops, seed)
 
     @property
     def adapter(self) -> Adapter:
@@ -77,6 +85,14 @@ class Study:
     def judged(self) -> int:
         """Layers that are dropped where orders compete: a third of them, or all that may be."""
         return max(min(self.num_layers // 3, self.drops), 1)
+
+    def spread(self, *, refines: bool = False) -> str:
+        """One line on which parts of a calibration go to the workers of a cluster, and which stay in this process."""
+        parts = {"fits": self.fitted, "judgement on held-out prompts": self.held, "trials of rankers": self.scout}
+        there = [f"{name} ({len(corpus.batches)} batches)" for name, corpus in parts.items() if corpus.spread]
+        here = [f"{name} (a single batch)" for name, corpus in parts.items() if not corpus.spread]
+        here += ["what else rankers compute", "solving and choosing", *(["refining"] if refines else [])]
+        return f"on workers: {', '.join(there) or 'nothing'}; in this process: {', '.join(here)}"
 
     def quality(self, dropped: Sequence[int], bridges: Mapping[int, Bridge] | None = None) -> Quality:
         """KL and agreement of constant depth without these layers, on the scout samples."""

@@ -12,6 +12,7 @@ import typer
 from ..environment import versions
 from ..errors import SettingsError
 from ..plugins import split_rankers
+from .cluster import RayCpusOption, RayOption, cluster_of, connected
 from .output import DeviceOption, JsonOption, ModelOption, WeightsOption, console, notes, print_json, table
 from .score import load_samples
 
@@ -76,11 +77,16 @@ def calibrate(
     seed: Annotated[int, typer.Option("--seed", help="Draws the prompts that judge, and what rankers draw.")] = 0,
     device: DeviceOption = "auto",
     weights: WeightsOption = "auto",
+    ray: RayOption = None,
+    ray_cpus: RayCpusOption = None,
     json: JsonOption = False,
 ) -> None:
     """Find the layers to drop, bridges for them and a schedule that meets a target; write a profile.
 
     With --for drafting: the order, bridges, depth and draft length that are predicted to make lossless runs fastest.
+
+    With --ray: answers, fits and judgements go to workers, a batch of prompts a piece; solving, choosing, refining and
+    what rankers compute on their own stay here.
     """
     began = time.perf_counter()
     from ..bench.clock import peak_bytes
@@ -103,19 +109,24 @@ def calibrate(
     options = Options(
         min_depth=min_depth, orders=split_rankers(orders), corrections=corrections, seed=seed, refine=refine
     )
-    loaded, _, samples = load_samples(model, prompts, limit, max_new_tokens, raw, "float32", device, weights)
-    profile = run(
-        loaded,
-        model,
-        samples,
-        out,
-        target=target,
-        family=schedule_family,
-        check=check,
-        options=options,
-        versions=versions(),
-        say=lambda text: notes().print(f"{time.perf_counter() - began:6.0f} s  {text}"),
-    )
+    cluster = cluster_of(ray, ray_cpus)
+    with connected(cluster):  # before the model: an address that leads nowhere costs no loading
+        loaded, _, samples = load_samples(
+            model, prompts, limit, max_new_tokens, raw, "float32", device, weights, cluster=cluster
+        )
+        profile = run(
+            loaded,
+            model,
+            samples,
+            out,
+            target=target,
+            family=schedule_family,
+            check=check,
+            options=options,
+            versions=versions(),
+            say=lambda text: notes().print(f"{time.perf_counter() - began:6.0f} s  {text}"),
+            cluster=cluster,
+        )
     seconds, peak = time.perf_counter() - began, peak_bytes(loaded.device)
     if json:
         content = {key: value for key, value in profile.to_json().items() if key != "model"}
