@@ -94,7 +94,8 @@ def adaptive(file: Path) -> str:
     return (
         f"At equal bytes {signs.count(-1)} of {len(led)} rules have less KL than constant depth, and {signs.count(1)} "
         f"more; the others are not distinguishable from it. The best by agreement is `{best['schedule']}`, "
-        f"{points:+.1f} points from constant. The best choice of depths in hindsight would save {span(bounds)}x at 99% agreement."
+        f"{points:+.1f} points from constant. The best choice of depths in hindsight would save {span(bounds)}x at "
+        "99% agreement."
     )
 
 
