@@ -27,7 +27,7 @@ def paired(
     max_new_tokens: Tokens = 128,
     repeats: Count = 3,
 ) -> dict[str, Any]:
-    """Seconds to score a plan in one pass and step by step, by turns in one process, and how far the scores differ.
+    """Seconds to score a plan in one pass and step by step, alternating in one process, and how far the scores differ.
 
     Both compute full depth and the plan from the tokens on; the first round warms up on one sample.
     """

@@ -33,7 +33,7 @@ def predict(
     repeats: Count = 2,
     rounds: Count = 3,
 ) -> dict[str, Any]:
-    """Predicted and measured tokens a second of plans on this CPU, in rounds of one prediction and one comparison each.
+    """Predicted and measured tokens per second of plans on this CPU, one prediction and one comparison per round.
 
     Kinds are float32, bfloat16 and native (a GGUF file's own blocks). Each prediction is made anew, from copy bandwidth
     and single pieces, before the comparison of its round runs.

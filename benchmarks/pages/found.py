@@ -19,8 +19,8 @@ def files(folder: Path) -> Rows:
 def nothing_yet(what: str, command: str) -> str:
     """For a page whose experiment has not run."""
     return (
-        f"Nothing is found yet: {what} not measured. The page says what is measured, and how; its tables are empty. "
-        f"To fill them, run `{command}`."
+        f"There are no results yet: {what} not measured. The page says what is measured, and how; its tables are "
+        f"empty. To fill them, run `{command}`."
     )
 
 
@@ -51,7 +51,7 @@ def speed(folder: Path) -> str:
     full, fewer = [r for r in own if r["plan"] == "full"], [r for r in own if r["plan"] != "full"]
     return (
         f"At full depth depthsched is {_times(full)} times as fast as transformers' own `generate` here. "
-        f"Plans that leave layers out reach {_times(fewer)} times. "
+        f"Plans that skip layers reach {_times(fewer)} times. "
         f"Of the speed-up that a plan's bytes promise, {span(r['realised'] for r in fewer)} arrives on the clock, in "
         f"{len(fewer)} comparisons."
     )
@@ -101,10 +101,10 @@ def peers(folder: Path) -> str:
     dense = [row["vs_peer"]["median"] for row in ours if row["options"]["weights"] == "dense"]
     start, least = min(ours, key=_ready), min(others, key=_ready)
     return (
-        f"On the weights as the file holds them depthsched decodes {_rate(fast):.0f} tokens/s at full depth, "
+        f"On the weights as stored in the file depthsched decodes {_rate(fast):.0f} tokens/s at full depth, "
         f"{fast['vs_peer']['median']:.2f} times the fastest peer ({peer['name']}). "
-        f"With the same weights as dense numbers it reaches {span(dense)} of that peer. "
-        f"Starting takes it longer: {_ready(start):.1f} s from the process to the loaded model, and {least['name']} "
+        f"With the same weights dequantised it reaches {span(dense)} of that peer. "
+        f"It takes longer to start: {_ready(start):.1f} s from the process to the loaded model; {least['name']} takes "
         f"{_ready(least):.1f} s."
     )
 
@@ -126,7 +126,7 @@ def predict(folder: Path, beside: Maker, published: Maker) -> str:
         close = sum(row["within"] for row in rows)
         here = f"On a CPU, with a layer and the head timed first, {close} of {len(rows)} were within 15% of the clock."
     return (
-        f"On an H200 the tokens a second that are predicted are {_column(beside, 5)} of those measured. "
+        f"On an H200 the predicted tokens per second are {_column(beside, 5)} of those measured. "
         f"They are {_column(published, 4)} of what gpt-fast publishes for A100s. {here}"
     )
 

@@ -39,7 +39,7 @@ def position(folder: Path) -> str:
     return (
         f"At equal bytes and with bridges, {bridged.count(1)} of {len(bridged)} falling schedules have more KL than "
         f"constant depth, and {bridged.count(-1)} less. Without bridges {plain.count(1)} of {len(plain)} have more, "
-        f"and {plain.count(-1)} less. The others are not told from it at 95%."
+        f"and {plain.count(-1)} less. The others are not distinguishable from it at 95%."
     )
 
 
@@ -62,7 +62,7 @@ def tasks(folder: Path) -> str:
     return (
         f"Of {len(words)} comparisons of a plan with full depth on one task, {drops} show a drop and {small} are too "
         f"small to say anything. Full depth itself solves {pooled:.1%} of these BBH items and {solved}% of GSM8K, so "
-        "that there is little to lose. The page bounds the damage on a model of 135M parameters, and can neither "
+        "there is little to lose. The page bounds the damage on a model of 135M parameters, and can neither "
         "confirm nor refute what the paper reports for 7B and more."
     )
 
@@ -75,9 +75,9 @@ def signal(folder: Path) -> str:
     wrong = [row["no"] for row in runs["rows"] if 100 * row["drop"] <= runs["margin"]]
     wrong += [row["yes"] for row in runs["rows"] if 100 * row["drop"] >= runs["margin"]]
     return (
-        f"On this model {cannot} of {len(rows)} tasks score nothing at full depth, so that no plan can lose anything "
+        f"On this model {cannot} of {len(rows)} tasks score nothing at full depth, so no plan can lose anything "
         f"there. On the others it takes {span(needed, '.0f')} items to tell one point between unlike answers. "
-        f"Looking after every item keeps within the 5% that are allowed: with `--until decided` the wrong answer came "
+        f"Looking after every item stays within the allowed 5%: with `--until decided` the wrong answer came "
         f"in {max(wrong):.1%} of the simulated runs at most."
     )
 
@@ -94,8 +94,9 @@ def adaptive(file: Path) -> str:
     bounds = [one["bytes_speedup"] for some in found["headroom"].values() for one in some if one["level"] == 0.99]
     return (
         f"At equal bytes {signs.count(-1)} of {len(led)} rules have less KL than constant depth, and {signs.count(1)} "
-        f"more; the others are not told from it. The best by agreement is `{best['schedule']}`, {points:+.1f} points "
-        f"from constant. The best choice of depths in hindsight would save {span(bounds)}x at 99% agreement."
+        f"more; the others are not distinguishable from it. The best by agreement is `{best['schedule']}`, "
+        f"{points:+.1f} points from constant. The best choice of depths in hindsight would save {span(bounds)}x at "
+        "99% agreement."
     )
 
 
@@ -111,13 +112,13 @@ def renewal(file: Path) -> str:
     lead = "No run saves as much as a constant depth that was measured."
     if best:
         there = best["beside"]["constant"]["kl"]
-        lead = f"*{best['arm']}* leads most: KL {best['kl']['mean']:.3f}, where constant has {there:.3f}."
+        lead = f"*{best['arm']}* has the largest lead: KL {best['kl']['mean']:.3f}, where constant has {there:.3f}."
     timed = [(row, constant_at(read(file)["frontier"], row)) for row in rows]
     clocked = [(row, there) for row, there in timed if there]
     ahead = sum(row["kl"]["high"] < there[0] for row, there in clocked)
     return (
         f"At equal bytes {less} of {len(beside)} runs that renew have less KL than constant depth, {more} have more, "
-        f"and the others cannot be told from it. {lead} "
+        f"and the others are not distinguishable from it. {lead} "
         f"At equal speed on this machine's clock {ahead} of {len(clocked)} have less KL than constant depth."
     )
 

@@ -46,7 +46,7 @@ def _one(found: Row) -> str:
     return section(
         f"{found['model']}, {found['dtype']}, {found['weights']} weights",
         f"{found['machine']}, {found['threads']} threads; {packages}. {found['questions']} questions, at most "
-        f"{found['max_new_tokens']} tokens, rounds by turns: {found['repeats']}. Each side against its own plain "
+        f"{found['max_new_tokens']} tokens, alternating rounds: {found['repeats']}. Each side against its own plain "
         "full depth; costs in its plain steps.",
         table(_ALL, whole),
         "Share of drafted tokens kept, and speed-up (while decoding; transformers': of whole answers), by category:",

@@ -42,8 +42,8 @@ _OTHERS: dict[str, tuple[str, str, str, dict[str, Cell]]] = {
     ),
     "first": (
         "The first token, {dtype}, {weights} weights, batch {batch}",
-        "A prompt of {prompt_tokens} tokens a row; {backend} on {threads} threads against transformers' own generate "
-        "on the dense model, by turns.",
+        "A prompt of {prompt_tokens} tokens per row; {backend} on {threads} threads against transformers' own generate "
+        "on the dense model, alternating.",
         "python -m benchmarks first --dtype {dtype} --weights {weights} --batch {batch}",
         {
             ">seconds": spread("seconds", ".3f"),

@@ -67,7 +67,7 @@ def _batching(dtype: str, found: Row) -> str:
     }
     return section(
         f"Batching, {dtype}",
-        f"{found['items']} items of {found['task']} at full depth in the eager backend, batch sizes by turns, "
+        f"{found['items']} items of {found['task']} at full depth in the eager backend, alternating batch sizes, "
         f"{found['rounds']} rounds; prompts computed before, the examples that all items "
         "share once (`python -m benchmarks batching`).",
         table(columns, found["rows"]),

@@ -14,7 +14,7 @@ from .cost import Floats, ModelShape
 
 @dataclass(frozen=True)
 class DamageTable:
-    """Mean KL against full depth by depth and place, and what the cost in bytes of those depths stands on.
+    """Mean KL against full depth by depth and position, and what the cost in bytes of those depths is based on.
 
     A value is the mean over held-out tokens of a range of decode steps, teacher-forced, where *every* step of the
     answer up to the token ran at the depth, in the profile's order with its bridges: what ``constant:depth=`` does

@@ -113,7 +113,7 @@ def expected_tokens(acceptance: float, drafted: int) -> float:
 
 
 def draft_speedup(acceptance: float, drafted: int, draft_cost: float, verify_cost: float = 1.0) -> float:
-    """Tokens a second over those of plain full depth (Leviathan et al. 2023, arXiv 2211.17192).
+    """Tokens per second over those of plain full depth (Leviathan et al. 2023, arXiv 2211.17192).
 
     Parameters
     ----------

@@ -52,8 +52,8 @@ def load_model(
     weights : str
         ``native`` keeps the weights of a GGUF file in its blocks of 4 or 8 bits, on the CPU: ``Q4_0``, ``Q4_1`` and
         ``Q8_0`` of Llama, Mistral, Qwen2 and Qwen3 models; what the file holds in another type is dense. ``dense``
-        makes them numbers of ``dtype``. ``auto`` is native for a GGUF file that can be, on a CPU with a C++ compiler,
-        where no dtype is asked for, and else dense.
+        dequantises them to ``dtype``. ``auto`` is native for a GGUF file that supports it, on a CPU with a C++
+        compiler, if no dtype is given; otherwise dense.
     tensor_parallel : bool
         In a process that ``torchrun`` started, with the others: each rank holds its shard of every layer. Their number
         must divide the heads and the KV heads; the weights are dense.

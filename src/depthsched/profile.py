@@ -54,7 +54,7 @@ class Profile:
         What the calibration measured.
     drafting : mapping
         What a calibration for drafts found: ``depth``, ``draft_tokens``, ``acceptance``, predicted ``speedup`` and the
-        costs that these stand on. Empty after any other.
+        costs that these assume. Empty after any other calibration.
     damage : DamageTable or None
         What each depth costs at each place of an answer; None in profiles for drafting, and in older ones.
     bridged : mapping

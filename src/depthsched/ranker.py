@@ -31,13 +31,13 @@ class LayerRanker(Settings):
         Parameters
         ----------
         study : depthsched.calibrate.Study
-            The model behind its adapter, samples with their full-depth states, how many layers to rank, and a seed.
+            The model in its adapter, samples with their full-depth states, how many layers to rank, and a seed.
 
         Returns
         -------
         sequence of int
             Distinct layers in ``1..L-2``: the first and the last always run. At least ``study.drops`` of them; what
-            is ranked behind those is not used.
+            is ranked after those is not used.
         """
         raise SettingsError(f"ranker {self.name!r} does not define rank(self, study); add the method")
 

@@ -74,9 +74,9 @@ SIGNALS: dict[str, Signal] = {
 
 
 class Signals:
-    """What an adaptive schedule sees before one step: the signals that it asks for in ``needs``, and no others.
+    """What an adaptive schedule sees before one step: the signals that it names in ``needs``, and no others.
 
-    They are those of one row. In a batch every row that goes on is asked for its own depth, and the deepest runs.
+    They are those of one row. In a batch the schedule decides for every running row, and the deepest answer runs.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Signals:
     Raises
     ------
     ScheduleError
-        One is read that was not asked for.
+        One is read that ``needs`` does not name.
     """
 
     entropy: float
@@ -128,7 +128,7 @@ class Signals:
                 raise AttributeError(f"no signal is called {name!r}; there are {', '.join(SIGNALS)}")
             needs = ", ".join(map(repr, [*self.__dict__, name])) + ("" if self.__dict__ else ",")
             raise ScheduleError(
-                f"signals.{name} is read and was not asked for; write needs = ({needs}) in the class of the schedule"
+                f"signals.{name} is read, but needs does not name it; write needs = ({needs}) in the class of the schedule"
             )
 
     def __setattr__(self, name: str, value: Any) -> None:

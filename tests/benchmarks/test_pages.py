@@ -67,7 +67,7 @@ def test_a_page_of_results_starts_with_three_sentences(page: Path) -> None:
     title, said = [part.strip() for part in first if part.strip()][:2]
     assert title.startswith("# ")
     assert len(re.findall(r"[.](?=\s|$)", said)) == 3, said
-    assert any(character.isdigit() for character in said) or "Nothing is found yet" in said
+    assert any(character.isdigit() for character in said) or "There are no results yet" in said
 
 
 def test_the_sentences_follow_the_data(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_sentences_on_the_premise(tmp_path: Path) -> None:
             "kinds": [{**kind, "headroom": [{"level": 0.99, "bytes_speedup": 1.5}]}],
         }
 
-    assert found_scores.premise(tmp_path).startswith("Nothing is found yet: the premise was not measured.")
+    assert found_scores.premise(tmp_path).startswith("There are no results yet: the premise was not measured.")
     (tmp_path / "gsm8k.json").write_text(json.dumps({"rows": [row(0.5, 0.1)]}))
     (tmp_path / "xquad.json").write_text(json.dumps({"rows": [row(-0.2, -0.9)]}))
     said = found_scores.premise(tmp_path)

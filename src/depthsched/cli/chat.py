@@ -160,7 +160,7 @@ def _depth_line(turn: Turn) -> str:
     parts = [
         f"depth {run.trace.mean_depth:.1f} of {run.shape.num_layers}",
         f"{run.layer_speedup:.2f}x fewer layers",
-        f"{run.tokens.shape[1]} tokens, {run.tokens_per_second:.1f} a second",
+        f"{run.tokens.shape[1]} tokens, {run.tokens_per_second:.1f} per second",
         f"{turn.read} read, {turn.held} held",
     ]
     if run.trace.renewal is not None:

@@ -33,7 +33,7 @@ def check(
     examples: Annotated[int, typer.Option("--examples", min=1, help="Settings to try for each check.")] = 50,
     json: JsonOption = False,
 ) -> None:
-    """Run the conformance kit on a schedule, an order or a ranker: leaves with 2 when a check fails."""
+    """Run the conformance kit on a schedule, an order or a ranker; exit with code 2 when a check fails."""
     from ..testing import check_order, check_ranker, check_schedule
 
     checks = {Kind.schedule: check_schedule, Kind.order: check_order, Kind.ranker: check_ranker}

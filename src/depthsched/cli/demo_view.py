@@ -62,7 +62,7 @@ def _conditions(result: DemoResult, model: str) -> list[str]:
     threads = "1 thread" if about["threads"] == 1 else f"{about['threads']} threads"
     return [
         f"{model} on {about['machine']}, {threads}: {len(about['prompts'])} questions, {about['tokens']} tokens each, "
-        f"{about['rounds']} rounds by turns, greedy; medians.",
+        f"{about['rounds']} alternating rounds, greedy; medians.",
         f"transformers {about['versions']['transformers']}: dense weights in {about['transformers_dtype']}.",
         f"depthsched: weights {kept}, in {about['dtype']}; backend {ours.backend} ({ours.reason}). "
         f"D³ is {about['d3']}, and the constant depth its mean.",

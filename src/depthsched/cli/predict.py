@@ -60,7 +60,7 @@ def predict(
     weights: WeightsOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Predict memory and tokens a second of plans on a device, and print what the prediction stands on."""
+    """Predict memory and tokens per second of plans on a device, and print what the prediction assumes."""
     if (shape is None) == (model is None):
         raise SettingsError("give either --shape, such as llama-2-70b, or --model")
     batches = _numbers(batch)

@@ -1,4 +1,4 @@
-"""Ways to decode, measured by turns on a few prompts and compared with full depth token by token."""
+"""Ways to decode, measured in alternation on a few prompts and compared with full depth token by token."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run_demo(
     rounds: int = 2,
     progress: Callable[[str], None] = lambda _: None,
 ) -> DemoResult:
-    """Measure ways to decode on :data:`PROMPTS`, greedily and by turns, and compare their tokens with full depth's.
+    """Measure ways to decode on :data:`PROMPTS`, greedily, alternating, and compare their tokens with full depth's.
 
     Parameters
     ----------

@@ -63,8 +63,8 @@ def sentences(found: Measured) -> str:
     """What was found, in three sentences."""
     if not found.rows:
         return (
-            "Nothing is found yet: the gallery is not measured. The page will rank schedules, orders and profiles at "
-            "equal bytes. `depthsched gallery run` fills it."
+            "There are no results yet: the gallery was not measured. The page will rank schedules, orders and profiles "
+            "at equal bytes. `depthsched gallery run` fills it."
         )
     judged = [row for row in found.rows if row.verdict and row.entry.spec.partition(":")[0] != CONSTANT]
     words = [verdict_of(row) for row in judged]
@@ -72,8 +72,8 @@ def sentences(found: Measured) -> str:
     first = "; ".join(f"{title(b)}: `{_schedule(row)}`, {row.entry.group.label}" for b, row in least.items())
     return (
         f"Of {len(words)} plans that are compared with constant depth at their own bytes, {words.count('better')} are "
-        f"better and {words.count('worse')} worse by KL. The others are not told from it with {found.gallery.limit} "
-        "prompts. "
+        f"better and {words.count('worse')} worse by KL. The others are not distinguishable from it with "
+        f"{found.gallery.limit} prompts. "
         f"The least KL at each saving has {first}."
     )
 

@@ -31,7 +31,7 @@ class StepRecord:
     tokens : tuple of int
         The token of each row of the batch; empty where the caller's loop chose it.
     signals : Signals or None
-        What an adaptive schedule saw before this step, of the row that asked for its depth.
+        What an adaptive schedule saw before this step, in the row that determined its depth.
     renewed : int
         Earlier positions of each row that ran again in this step's pass, at full depth.
     tried : int
