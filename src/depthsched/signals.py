@@ -128,7 +128,7 @@ class Signals:
                 raise AttributeError(f"no signal is called {name!r}; there are {', '.join(SIGNALS)}")
             needs = ", ".join(map(repr, [*self.__dict__, name])) + ("" if self.__dict__ else ",")
             raise ScheduleError(
-                f"signals.{name} is read, but needs does not name it; write needs = ({needs}) in the class of the schedule"
+                f"signals.{name} is read, but needs does not name it; write needs = ({needs}) in the schedule's class"
             )
 
     def __setattr__(self, name: str, value: Any) -> None:

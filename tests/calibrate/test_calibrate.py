@@ -1,6 +1,7 @@
 """Calibration end to end on a tiny model."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,8 +13,10 @@ import torch
 import depthsched as ds
 from depthsched.adapters import adapter_for
 from depthsched.calibrate import Options, Study, Target, calibrate
+from depthsched.calibrate.candidates import Search
 from depthsched.calibrate.corpus import Corpus
-from depthsched.calibrate.fit import fit_keep_set, fit_run
+from depthsched.calibrate.fit import correction_sites, fit_keep_set, fit_run
+from depthsched.calibrate.judge import Quality
 from depthsched.calibrate.search import split
 from depthsched.errors import PlanError, ProfileError, SettingsError
 from depthsched.plugins import Entry, Origin
@@ -153,6 +156,31 @@ def test_any_ranker_competes_and_is_asked_once(
     chosen = min(made.evidence["orders"], key=lambda name: made.evidence["orders"][name]["bridged"]["kl"])
     assert made.evidence["chosen"] == chosen
     assert list(made.drop_order) == made.evidence["orders"][chosen]["drop_order"]
+
+
+@pytest.mark.parametrize("help", [True, False])
+def test_corrections_are_kept_where_they_lower_kl(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, help: bool
+) -> None:
+    judged = Search._quality
+
+    def quality(self: Search, name: str, compute: Callable[[], Quality]) -> Quality:
+        found = judged(self, name, compute)
+        return found._replace(kl=found.kl + 100) if name == ("without" if help else "with") + "-corrections" else found
+
+    monkeypatch.setattr(Search, "_quality", quality)
+    options = Options(min_depth=5, orders=("block",), corrections=1)
+    said: list[str] = []
+    made = calibrate(tiny("llama", "sdpa"), "tiny", samples, tmp_path, options=options, say=said.append)
+    about = made.evidence["corrections"]
+    assert about["kept"] is help
+    assert made.evidence["judged_at_depth"] <= about["depth"] < LAYERS
+    assert [text.endswith("kept" if help else "left out") for text in said if "corrections" in text] == [True]
+    for row in made.evidence["constant"]:
+        keep = [layer for layer in range(LAYERS) if layer not in made.drop_order[: LAYERS - row["depth"]]]
+        sites = set(correction_sites(keep, LAYERS, 1))
+        fitted = {fit["layer"] for fit in row["fits"]}
+        assert fitted & sites == (sites if help else set())
 
 
 def test_the_fit_finds_an_affine_map_exactly(tmp_path: Path) -> None:

@@ -58,6 +58,30 @@ class Search:
         chosen = min(candidates, key=lambda spec: (evidence["orders"][spec]["bridged"]["kl"], spec))
         return candidates[chosen], {**evidence, "chosen": chosen}
 
+    def worth(self, drop_order: Sequence[int], every: int) -> tuple[int, dict[str, Any]]:
+        """Corrections at every so many kept layers, or 0 where they do not lower KL on held-out prompts; and evidence.
+
+        They are fitted to explain states. Where prompts are of many kinds they explain next to nothing, cost bytes, and
+        may do harm. Judged at the depth where orders are, or the next one that has corrections.
+        """
+        for depth in range(self.layers - self.study.judged, self.layers):
+            keep = keep_layers(drop_order, depth, self.layers)
+            if correction_sites(keep, self.layers, every):
+                break
+        else:
+            return every, {}
+        found = {}
+        for name, corrections in (("with", every), ("without", 0)):
+            fits, _ = self.fit(f"depth-{depth}-{corrections}", keep, corrections)
+            found[name] = self._quality(f"{name}-corrections", partial(judge_constant, self.study.held, keep, fits))
+        helps = found["with"].kl < found["without"].kl
+        self.say(
+            f"corrections at every {every} kept layers: KL {found['with'].kl:.3f} at depth {depth}, "
+            f"{found['without'].kl:.3f} without; {'kept' if helps else 'left out'}"
+        )
+        evidence = {name: quality._asdict() for name, quality in found.items()}
+        return every if helps else 0, {"corrections": {"depth": depth, "every": every, "kept": helps, **evidence}}
+
     def rank(self, spec: str, ranker: LayerRanker) -> tuple[list[int], dict[str, Any]]:
         self.say(f"ranking by {spec}")
 
@@ -77,7 +101,7 @@ class Search:
         for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):
             keep = keep_layers(drop_order, depth, self.layers)
             self.say(f"bridges of depth {depth}")
-            found[depth], about = self.fit(f"depth-{depth}", keep, corrections)
+            found[depth], about = self.fit(f"depth-{depth}-{corrections}", keep, corrections)
             by_step[depth] = self._by_step(f"steps-{depth}", keep, found[depth])
             row = {"depth": depth, **mean(self.study.held, by_step[depth])._asdict(), "fits": about}
             if self.refine:

@@ -45,7 +45,8 @@ class Options:
         Rankers to try, each a spec such as ``block`` (one growing block), ``ranked`` (one layer after another) or one
         of a plug-in.
     corrections : int
-        A correction in front of every so many kept layers above the skipped ones; 0: none.
+        A correction in front of every so many kept layers above the skipped ones, where they lower KL on the held-out
+        prompts (the evidence says); 0: none.
     held_out : float
         Share of the prompts that judge, and that no bridge is fitted on; at most 24 prompts.
     seed : int
@@ -176,8 +177,9 @@ def calibrate(
             profile = profile.replace(**found.fields()).save(folder, found.bridges)
         else:
             drop_order, evidence = search.order(options.rankers)
-            bridges, curve, by_step = search.bridges(drop_order, options.corrections)
-            evidence = {**evidence, "constant": curve}
+            corrections, judged = search.worth(drop_order, options.corrections)
+            bridges, curve, by_step = search.bridges(drop_order, corrections)
+            evidence = {**evidence, **judged, "constant": curve}
             damage = damage_table(held, {depth: sums.kl for depth, sums in by_step.items()}, adapter.shape())
             profile = profile.replace(drop_order=tuple(drop_order), evidence=evidence, damage=damage)
             profile = profile.save(folder, bridges)

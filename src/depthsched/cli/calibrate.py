@@ -61,7 +61,11 @@ def calibrate(
         typer.Option("--order", "--orders", help="Rankers to try, each NAME or NAME:key=value,... (depthsched list)."),
     ] = "block,ranked",
     corrections: Annotated[
-        int, typer.Option("--corrections", help="A correction at every so many kept layers; 0: none.")
+        int,
+        typer.Option(
+            "--corrections",
+            help="A correction at every so many kept layers, left out where it does not lower KL; 0: none.",
+        ),
     ] = 4,
     refine: Annotated[
         int,

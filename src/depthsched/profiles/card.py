@@ -97,6 +97,8 @@ def _made(profile: Profile) -> dict[str, object]:
     }
     found |= {f"option {key}": value for key, value in profile.options.items() if value is not None}
     found |= {f"version of {key}": value for key, value in profile.versions.items()}
+    if (judged := profile.evidence.get("corrections")) and not judged["kept"]:
+        found["corrections"] = "left out: they did not lower KL on held-out prompts"
     if packed := profile.evidence.get("packed"):
         found["packed"] = packed
     return found
