@@ -30,7 +30,19 @@ def folder(small_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def words(folder: Path) -> list[str]:
     given = ["--model", folder / "model", "--prompts", folder / "prompts.jsonl", "--device", "cpu", "--raw"]
-    return [*map(str, given), "-n", "24", "--min-depth", "5", "--target-speedup", "1.1", "--order", "block"]
+    return [
+        *map(str, given),
+        "-n",
+        "24",
+        "--min-depth",
+        "5",
+        "--target-speedup",
+        "1.1",
+        "--order",
+        "ranked",
+        "--corrections",
+        "1",
+    ]
 
 
 def run(folder: Path, cache: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +63,8 @@ def test_a_profile_is_the_same_on_two_workers_and_with_one_killed(folder: Path) 
     here = run(folder, "here", "depthsched", "calibrate", *words(folder), "--out", str(folder / "here"))
     assert here.returncode == 0, here.stderr
     assert "on workers" not in here.stderr
+    depths = json.loads((folder / "here" / "profile.json").read_text())["evidence"]["constant"]
+    assert any(len(row["fits"]) > 1 for row in depths)  # so that states go from one fit to the next
     there = run(folder, "there", "tests.calibrate.ray_cluster", str(folder), *words(folder))
     assert there.returncode == 0, there.stderr
     seen = json.loads(there.stdout.splitlines()[-1])
