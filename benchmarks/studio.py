@@ -82,7 +82,7 @@ def _opened(browser: Any, model: str) -> Iterator[tuple[Any, float]]:
 
 def _until_done(page: Any) -> None:
     done = "document.querySelector('#ds-status').innerText.trim() === 'done'"
-    page.wait_for_function(done, timeout=120_000)
+    page.wait_for_function(done, timeout=120_000, polling=500)
 
 
 def _delays(page: Any, name: str, rounds: int) -> Iterator[tuple[float, float]]:
@@ -95,7 +95,7 @@ def _delays(page: Any, name: str, rounds: int) -> Iterator[tuple[float, float]]:
     for number in range(rounds + 1):
         page.click("#ds-write")
         ended = f"document.querySelectorAll('#ds-history circle').length === {number + 2}"
-        page.wait_for_function(ended, timeout=120_000)
+        page.wait_for_function(ended, timeout=120_000, polling=500)
         written = page.locator("#ds-numbers tbody tr").nth(1).locator("td").nth(6).inner_text()
         run = ds.generate(model, inputs, PLAN, max_new_tokens=TOKENS, do_sample=False)
         steps = sorted(step.seconds for step in run.trace.steps[1:])
