@@ -22,9 +22,8 @@ from ..sweep.ray_cluster import busy
 
 
 def main(folder: str, *words: str) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster, workers = started()
     try:
-        workers = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cluster.wait_for_nodes()
         common = [sys.executable, "-m", "depthsched", "calibrate", *words, "--ray", cluster.address]
         seen: dict[str, Any] = {}
@@ -39,6 +38,19 @@ def main(folder: str, *words: str) -> None:
         print(json.dumps(seen))
     finally:
         cluster.shutdown()
+
+
+def started(tries: int = 3) -> tuple[Cluster, list[Any]]:
+    """A head and two workers of one CPU. Ray gives a node 30 s to start, which is not enough on a machine at work."""
+    for left in reversed(range(tries)):
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            return cluster, [cluster.add_node(num_cpus=1) for _ in range(2)]
+        except Exception:
+            cluster.shutdown()
+            if not left:
+                raise
+    raise AssertionError
 
 
 def kill_one(run: subprocess.Popen[str], workers: list[Any], work: Path) -> int:

@@ -30,19 +30,8 @@ def folder(small_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def words(folder: Path) -> list[str]:
     given = ["--model", folder / "model", "--prompts", folder / "prompts.jsonl", "--device", "cpu", "--raw"]
-    return [
-        *map(str, given),
-        "-n",
-        "24",
-        "--min-depth",
-        "5",
-        "--target-speedup",
-        "1.1",
-        "--order",
-        "ranked",
-        "--corrections",
-        "1",
-    ]
+    given += ["-n", 24, "--min-depth", 3, "--target-speedup", 1.1, "--order", "block", "--corrections", 1]
+    return [str(word) for word in given]
 
 
 def run(folder: Path, cache: str, *command: str) -> subprocess.CompletedProcess[str]:
