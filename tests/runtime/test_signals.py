@@ -465,7 +465,9 @@ def test_reading_what_was_not_asked_for_says_what_to_write() -> None:
         def decide(self, step: int, num_layers: int, signals: ds.Signals) -> Any:
             return 5 if signals.cosine > 0.5 else num_layers
 
-    with pytest.raises(ScheduleError, match=r"signals.cosine .* write needs = \('margin', 'cosine'\) in the class"):
+    with pytest.raises(
+        ScheduleError, match=r"signals.cosine .* write needs = \('margin', 'cosine'\) in the schedule's class"
+    ):
         ds.generate(tiny("llama"), prompt(), Reads(), max_new_tokens=3)
     seen = ds.Signals(margin=0.5)
     with pytest.raises(AttributeError, match="no signal is called 'confidence'"):
