@@ -240,6 +240,29 @@ def test_what_a_compiled_step_does_not_compute_runs_in_eager_and_says_so(change:
         assert {name: p.data_ptr() for name, p in model.named_parameters()} == weights  # nothing was fused for it
 
 
+@pytest.mark.parametrize("asked", ["output_hidden_states", "output_attentions"])
+def test_what_transformers_leaves_on_a_model_it_asked_for_states_costs_nothing(asked: str) -> None:
+    model = make_tiny("llama", "eager")
+    before = tokens(model, "constant:depth=6", "compiled", n=4)
+    with torch.no_grad():
+        model(torch.tensor([[1, 2, 3]]), **{asked: True})
+    assert any(module._forward_hooks for module in model.modules())
+    after = tokens(model, "constant:depth=6", "compiled", n=4)
+    assert after.trace.backend == before.trace.backend == "compiled"
+    assert after.tokens.tolist() == before.tokens.tolist()
+
+
+def test_a_report_says_why_it_was_eager_unless_one_asked_for_that() -> None:
+    model = make_tiny("llama")
+    assert "backend eager\n" in tokens(model, "constant:depth=6", "eager", n=3).report()
+    model.model.layers[0].register_forward_pre_hook(lambda *a: None)
+    for name in ("auto", "compiled"):
+        assert (
+            "backend eager (the model's own layers run: layers.0 has forward hooks)"
+            in tokens(model, "constant:depth=6", name, n=3).report()
+        )
+
+
 class _Lora(torch.nn.Linear):
     pass
 

@@ -106,7 +106,8 @@ def generate(
         how = drafts if arm is plan else {}
         results.append(_run(loaded, tokenizer, inputs, backend, seed, bar, arm, {**options, **how}))
     result = results[-1]
-    say_notes(spec.label, result["notes"])
+    fallback = result["_run"].trace.fallback
+    say_notes(spec.label, [*result["notes"], *([f"runs eager: {fallback}"] if fallback else [])])
     result |= {"model": model, "weights": weights_form(loaded), "prompt": text, "versions": versions()}
     if compare:
         result["full"] = results[0]

@@ -16,6 +16,7 @@ from .eager import EagerBackend
 from .native import NativeBackend, native_obstacle
 from .plain import why_not
 from .selfcheck import checked
+from .trace import ASKED
 
 BACKENDS = ("auto", "eager", "compiled", "cuda-graph")
 
@@ -162,7 +163,7 @@ def _choose(
     if name == "cuda-graph" and device != "cuda":
         raise PlanError(f"backend 'cuda-graph' needs a model on a CUDA device, and this one is on {device}")
     if name == "eager":
-        return None, "asked for"
+        return None, ASKED
     if own_cache:
         return None, "the caller's own cache is to be filled, which the fast backends do not do"
     obstacle = why_not(adapter, max_tokens, stored=device == "cpu")
@@ -171,9 +172,9 @@ def _choose(
     if obstacle is not None:
         return None, f"the model's own layers run: {obstacle}"
     if device == "cpu":
-        return NativeBackend, "asked for" if name != "auto" else "a CPU: one compiled call for each token"
+        return NativeBackend, ASKED if name != "auto" else "a CPU: one compiled call for each token"
     if name != "auto":
-        return CudaGraphBackend if name == "cuda-graph" else CompiledBackend, "asked for"
+        return CudaGraphBackend if name == "cuda-graph" else CompiledBackend, ASKED
     if device == "cuda":
         return CudaGraphBackend, "a CUDA device: graphs leave no dispatch time between kernels"
     return None, f"no backend but eager was ever tried on a device of type {device}"

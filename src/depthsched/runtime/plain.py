@@ -37,6 +37,7 @@ _SPLIT: dict[str, tuple[int | None, ...]] = {
     **dict.fromkeys(("o_proj", "down_proj"), (1,)),
     **dict.fromkeys(("embed_tokens", "lm_head"), (0, None)),
 }
+_CAPTURE = "transformers.utils.output_capturing"
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 
 
@@ -104,8 +105,16 @@ def _changes(name: str, module: Any, split: bool = False) -> Iterator[str]:
     )
     if replaced or hasattr(module, "_hf_hook"):
         yield f"{name} has its forward replaced, as a device map and attached runs do"
-    if module._forward_hooks or module._forward_pre_hooks:
+    if any(map(_acts, [*module._forward_hooks.values(), *module._forward_pre_hooks.values()])):
         yield f"{name} has forward hooks"
+
+
+def _acts(hook: Any) -> bool:
+    """False for those that transformers leaves on a model once it was asked for hidden states or attentions.
+
+    They do nothing outside a call that asks for these, and a run of ours never does.
+    """
+    return getattr(hook, "__module__", None) != _CAPTURE
 
 
 def _other_split(adapter: Adapter) -> Iterator[str]:

@@ -146,7 +146,8 @@ class Run:
     def report(self) -> str:
         """The run in four lines of text, and what a lossless one drafted or a renewing one computed again."""
         lines = (
-            f"{self.plan.schedule} @ {self.plan.order}{_profiled(self.plan)}, backend {self.trace.backend}\n"
+            f"{self.plan.schedule} @ {self.plan.order}{_profiled(self.plan)}, backend {self.trace.backend}"
+            f"{f' ({why})' if (why := self.trace.fallback) else ''}\n"
             f"{self.tokens.shape[1]} tokens, mean depth {self.trace.mean_depth:.1f} of {self.shape.num_layers}\n"
             f"{self.layer_speedup:.2f}x fewer layers, {self.bytes_speedup:.2f}x fewer bytes\n"
             f"prefill {self.prefill_seconds:.2f} s, decode {self.decode_seconds:.2f} s, "

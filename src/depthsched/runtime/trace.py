@@ -14,6 +14,9 @@ from ..signals import Signals
 from .renewal import Ran, Renewal
 from .rounds import Round
 
+ASKED = "asked for"
+"""The reason of a backend that was named."""
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -78,6 +81,11 @@ class Trace:
     renewal: Renewal | None = None
     draft_tokens: str = ""
     decisions: list[str] = field(default_factory=list)
+
+    @property
+    def fallback(self) -> str:
+        """Why the run was eager although nobody asked for that; else an empty text."""
+        return self.reason if self.backend == "eager" and self.reason != ASKED else ""
 
     @property
     def depths(self) -> list[int]:
