@@ -32,7 +32,7 @@ def main(folder: str, *words: str) -> None:
             with subprocess.Popen([*common, "--out", str(out)], stderr=subprocess.PIPE, text=True) as run:
                 if name == "killed":
                     seen["victim"] = kill_one(run, workers, out / ".work")
-                    seen["finished_before"] = len(list((out / ".work").glob("depth-*")))
+                    seen["finished_before"] = len(list((out / ".work").glob("steps-*")))
                 _, said = run.communicate(timeout=300)
             seen[name] = {"code": run.returncode, "said": said}
         print(json.dumps(seen))
@@ -57,7 +57,7 @@ def kill_one(run: subprocess.Popen[str], workers: list[Any], work: Path) -> int:
     """Kill a worker in the middle of a piece, once bridges of two depths are there."""
     while run.poll() is None:
         time.sleep(0.002)
-        if len(list(work.glob("depth-*"))) < 2:
+        if len(list(work.glob("steps-*"))) < 2:
             continue
         for process in filter(None, (busy(node, "_piece") for node in workers)):
             process.suspend()  # so that the piece cannot end between the look and the kill

@@ -1,7 +1,7 @@
 """Calibration end to end on a tiny model."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from depthsched.calibrate.judge import Quality
 from depthsched.calibrate.search import split
 from depthsched.errors import PlanError, ProfileError, SettingsError
 from depthsched.plugins import Entry, Origin
+from depthsched.profiles.card import card
 from depthsched.score import Sample, score
 
 from ..tiny import LAYERS, VOCAB, make_tiny, prompt, tiny
@@ -162,18 +163,19 @@ def test_any_ranker_competes_and_is_asked_once(
 def test_corrections_are_kept_where_they_lower_kl(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, help: bool
 ) -> None:
-    judged = Search._quality
+    judged = Search.constant
 
-    def quality(self: Search, name: str, compute: Callable[[], Quality]) -> Quality:
-        found = judged(self, name, compute)
-        return found._replace(kl=found.kl + 100) if name == ("without" if help else "with") + "-corrections" else found
+    def constant(self: Search, keep: Sequence[int], corrections: int | None) -> Quality:
+        found = judged(self, keep, corrections)
+        return found._replace(kl=found.kl + 100) if corrections == (0 if help else 1) else found
 
-    monkeypatch.setattr(Search, "_quality", quality)
+    monkeypatch.setattr(Search, "constant", constant)
     options = Options(min_depth=5, orders=("block",), corrections=1)
     said: list[str] = []
     made = calibrate(tiny("llama", "sdpa"), "tiny", samples, tmp_path, options=options, say=said.append)
     about = made.evidence["corrections"]
     assert about["kept"] is help
+    assert ("did not lower KL" in card(made)) is not help
     assert made.evidence["judged_at_depth"] <= about["depth"] < LAYERS
     assert [text.endswith("kept" if help else "left out") for text in said if "corrections" in text] == [True]
     for row in made.evidence["constant"]:

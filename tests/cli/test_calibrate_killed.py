@@ -38,7 +38,7 @@ def command(tmp_path: Path, small_tokenizer: Any) -> Callable[[str], list[str]]:
 
 def test_killed_and_resumed(command: Callable[[str], list[str]], tmp_path: Path) -> None:
     environment = {**os.environ, "DEPTHSCHED_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    for pattern in ("held/0/done", "rank-*", "depth-5*"):
+    for pattern in ("held/0/done", "rank-*", "steps-5*"):
         with subprocess.Popen(command("killed"), env=environment, stderr=subprocess.DEVNULL) as process:
             while process.poll() is None and not list((tmp_path / "killed" / ".work").glob(pattern)):
                 time.sleep(0.005)

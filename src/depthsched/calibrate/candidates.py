@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ..bridge import Bridge
-from ..files import digest
+from ..files import digest, json_digest
 from ..order import keep_layers
 from ..plans import DepthPlan
 from ..ranker import LayerRanker
@@ -50,10 +50,8 @@ class Search:
             candidates[spec], found = self.rank(spec, ranker)
             evidence |= found
         for spec, order in candidates.items():
-            keep, key = keep_layers(order, self.layers - size, self.layers), digest(spec, 8)
-            plain = self._quality(f"plain-{key}", partial(judge_constant, self.study.held, keep))
-            fits, _ = self.fit(f"fit-{key}", keep, corrections=0)
-            bridged = self._quality(f"bridged-{key}", partial(judge_constant, self.study.held, keep, fits))
+            keep = keep_layers(order, self.layers - size, self.layers)
+            plain, bridged = (self.constant(keep, corrections) for corrections in (None, 0))
             evidence["orders"][spec] = {"drop_order": order, "plain": plain._asdict(), "bridged": bridged._asdict()}
         chosen = min(candidates, key=lambda spec: (evidence["orders"][spec]["bridged"]["kl"], spec))
         return candidates[chosen], {**evidence, "chosen": chosen}
@@ -70,10 +68,7 @@ class Search:
                 break
         else:
             return every, {}
-        found = {}
-        for name, corrections in (("with", every), ("without", 0)):
-            fits, _ = self.fit(f"depth-{depth}-{corrections}", keep, corrections)
-            found[name] = self._quality(f"{name}-corrections", partial(judge_constant, self.study.held, keep, fits))
+        found = {"with": self.constant(keep, every), "without": self.constant(keep, 0)}
         helps = found["with"].kl < found["without"].kl
         self.say(
             f"corrections at every {every} kept layers: KL {found['with'].kl:.3f} at depth {depth}, "
@@ -101,7 +96,7 @@ class Search:
         for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):
             keep = keep_layers(drop_order, depth, self.layers)
             self.say(f"bridges of depth {depth}")
-            found[depth], about = self.fit(f"depth-{depth}-{corrections}", keep, corrections)
+            found[depth], about = self.fit(keep, corrections)
             by_step[depth] = self._by_step(f"steps-{depth}", keep, found[depth])
             row = {"depth": depth, **mean(self.study.held, by_step[depth])._asdict(), "fits": about}
             if self.refine:
@@ -124,13 +119,24 @@ class Search:
     def _quality(self, name: str, compute: Callable[[], Quality]) -> Quality:
         return Quality(*self.study.units.value(name, compute))
 
-    def fit(self, name: str, keep: Sequence[int], corrections: int) -> tuple[dict[int, Bridge], Any]:
+    def constant(self, keep: Sequence[int], corrections: int | None) -> Quality:
+        """What these layers cost on held-out prompts: plain (None), with bridges, with corrections too."""
+
+        def judge() -> Quality:
+            bridges = {} if corrections is None else self.fit(keep, corrections)[0]
+            return judge_constant(self.study.held, keep, bridges)
+
+        return self._quality(f"constant-{json_digest([keep, corrections], 16)}", judge)
+
+    def fit(self, keep: Sequence[int], corrections: int) -> tuple[dict[int, Bridge], Any]:
+        """Bridges of a keep set, and about each of them; whoever asks for the same gets the same unit."""
+
         def compute() -> tuple[dict[int, Bridge], Any]:
             fits = fit_keep_set(self.study.fitted, keep, correction_sites(keep, self.layers, corrections))
             about = [{"layer": i, "ridge": fit.ridge, "unexplained": fit.unexplained} for i, fit in fits.items()]
             return {layer: fit.bridge for layer, fit in fits.items()}, about
 
-        return self.study.units.bridges(name, compute)
+        return self.study.units.bridges(f"fit-{json_digest([keep, corrections], 16)}", compute)
 
     def refined(self, name: str, keep: Sequence[int], fitted: Mapping[int, Bridge]) -> tuple[dict[int, Bridge], Any]:
         """Fitted bridges after :attr:`refine` passes, and the mean KL of each pass."""

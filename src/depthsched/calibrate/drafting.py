@@ -143,4 +143,4 @@ class _Trial:
     def _fit(self, keep: Sequence[int], form: Form) -> Mapping[int, Bridge]:
         if form.corrections is None:
             return {}
-        return self.search.fit(f"drafts-fit-{json_digest([keep, form.corrections], 16)}", keep, form.corrections)[0]
+        return self.search.fit(keep, form.corrections)[0]

@@ -11,7 +11,7 @@ from typing import Any
 from ..bridge import Bridge
 from ..files import json_digest, write_atomic, write_json
 
-_LAYOUT = 2  # of the folder; another one is thrown away
+_LAYOUT = 3  # of the folder; another one is thrown away
 
 
 class Units:
