@@ -1,4 +1,4 @@
-"""How long the studio lets one wait: from the command to the first coloured tokens, and from token to token."""
+"""How long the studio lets one wait: from the command to the plan's first token, and from token to token."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from typing import Any
 
 import depthsched as ds
 from depthsched.encoding import encode, model_inputs
-from depthsched.environment import BROWSERS, machine, versions
+from depthsched.environment import BROWSER_FLAGS, BROWSERS, machine, versions
 from depthsched.errors import SettingsError
 
 from .common import Count
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-TOKENS = 96  # what the page asks for
-PROMPT = "Explain in three sentences why the sky is blue."  # what stands on it
 PLAN = "d3:alpha=0.997"
 
 
@@ -29,6 +26,8 @@ def studio(model: str = "smollm2", starts: Count = 3, rounds: Count = 5) -> dict
 
     The browser runs before the command does. It and the server share the processor, as they do for a person.
     """
+    from depthsched.studio.page import TOKENS  # it needs Gradio
+
     waits = []
     for number in range(starts):
         with _browser() as browser, _opened(browser, model) as (page, began):
@@ -59,7 +58,7 @@ def _browser() -> Iterator[Any]:
     if program is None:
         raise SettingsError(f"no browser: none of {', '.join(BROWSERS)} is installed")
     with sync_playwright() as session:
-        browser = session.chromium.launch(executable_path=program, args=FLAGS)
+        browser = session.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
         yield browser
         browser.close()
 
@@ -87,6 +86,9 @@ def _until_done(page: Any) -> None:
 
 def _delays(page: Any, name: str, rounds: int) -> Iterator[tuple[float, float]]:
     """What 95% of the steps stay under, in the page and here, seconds."""
+    from depthsched.studio.page import PROMPT, TOKENS
+    from depthsched.studio.tokens import delay
+
     model, tokenizer = ds.load_model(name)
     inputs = model_inputs([encode(tokenizer, PROMPT)])
     page.locator("#ds-plan textarea, #ds-plan input").first.fill(PLAN)
@@ -98,6 +100,6 @@ def _delays(page: Any, name: str, rounds: int) -> Iterator[tuple[float, float]]:
         page.wait_for_function(ended, timeout=120_000, polling=500)
         written = page.locator("#ds-numbers tbody tr").nth(1).locator("td").nth(6).inner_text()
         run = ds.generate(model, inputs, PLAN, max_new_tokens=TOKENS, do_sample=False)
-        steps = sorted(step.seconds for step in run.trace.steps[1:])
+        steps = [step.seconds for step in run.trace.steps[1:]]
         if number:  # the first round warms both
-            yield float(written.split()[0]) / 1000, steps[int(0.95 * len(steps))]
+            yield float(written.split()[0]) / 1000, delay(steps, 0.95)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from depthsched.environment import BROWSERS
+from depthsched.environment import BROWSER_FLAGS, BROWSERS
 
 ASSETS = Path(__file__).parent / "assets"
 PLAN = "d3:alpha=0.997"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
 def take(page: Page, address: str, theme: str) -> None:
@@ -38,7 +37,7 @@ def main() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as studio, sync_playwright() as session:
         try:
             address = studio.stdout.readline().split()[0]  # type: ignore[union-attr]
-            browser = session.chromium.launch(executable_path=program, args=FLAGS)
+            browser = session.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 1180})
             for theme in ("light", "dark"):
                 take(page, address, theme)

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from depthsched.environment import BROWSERS
-
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+from depthsched.environment import BROWSER_FLAGS, BROWSERS
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +21,6 @@ def browser() -> Iterator[Any]:
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed (apt-get install chromium)")
     with playwright.sync_playwright() as session:
-        found = session.chromium.launch(executable_path=program, args=FLAGS)
+        found = session.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
         yield found
         found.close()

@@ -12,6 +12,8 @@ from typing import Any
 from . import plugins
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+"""For pictures, tests and measurements of pages."""
 
 
 @functools.cache

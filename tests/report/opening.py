@@ -10,9 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from depthsched.environment import BROWSERS
-
-from ..browsing import FLAGS
+from depthsched.environment import BROWSER_FLAGS, BROWSERS
 
 _TIMES = 5
 
@@ -23,7 +21,7 @@ def main(report: str) -> None:
     seconds = []
     with sync_playwright() as session:
         for _ in range(_TIMES):  # a new browser each time: nothing is warm
-            browser = session.chromium.launch(executable_path=program, args=FLAGS)
+            browser = session.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
             page = browser.new_page()
             page.goto(file.as_uri(), wait_until="load")
             page.locator(".token").first.wait_for()

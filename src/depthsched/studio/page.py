@@ -21,6 +21,7 @@ from .slots import Slots
 log = logging.getLogger("depthsched")
 
 BEGIN = "d3"
+TOKENS = 96
 PROMPT = "Explain in three sentences why the sky is blue."
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _AT_ONCE: dict[str, Any] = {**_QUIET, "concurrency_limit": None, "trigger_mode": "always_last"}
@@ -73,7 +74,7 @@ class _Page:
                     info="schedule[@order][+profile=DIR]: what the fields say, and what they follow",
                 )  # fmt: skip
                 self.picture = gr.HTML(elem_id="ds-picture")
-                self.tokens = gr.Slider(8, min(512, MOST_TOKENS), 96, step=8, label="Tokens", elem_id="ds-length")
+                self.tokens = gr.Slider(8, min(512, MOST_TOKENS), TOKENS, step=8, label="Tokens", elem_id="ds-length")
                 self.lossless = gr.Checkbox(label="Lossless: the plan drafts, full depth checks", elem_id="ds-lossless")
                 self.gated = gr.Checkbox(
                     label="Gate: unsure tokens are checked at full depth, the cache is renewed", elem_id="ds-gated"
@@ -121,8 +122,8 @@ class _Page:
         for event in (self.plan.submit, self.plan.blur):
             event(self._follow, self.asked, changed, **_AT_ONCE)
         for slots in self.slots:
-            for place, component, event in slots.changes():
-                change = self._setter(slots.part, place)
+            for place, kind, component, event in slots.changes():
+                change = self._setter(slots.part, place, kind)
                 event(change, [component, *self.asked], [self.plan, *self.drawn], **_AT_ONCE)
         buttons = [self.write, self.cancel]
         results = [self.said, self.full, self.scheduled, self.measured, self.history]
@@ -197,11 +198,11 @@ class _Page:
             return []
         return form(spec.schedule if part == "schedule" else spec.order, self.studio.layers, int(tokens))
 
-    def _setter(self, part: str, place: int) -> Callable[..., tuple[Any, ...]]:
+    def _setter(self, part: str, place: int, kind: str) -> Callable[..., tuple[Any, ...]]:
         def change(value: Any, plan: str, *rest: Any) -> tuple[Any, ...]:
             fields = self._form_of(part, plan, rest[1])
-            if place >= len(fields):
-                return (gr.skip(), *self._draw(plan, *rest))  # the plan is wrong: what is drawn says so
+            if place >= len(fields) or fields[place].kind != kind:  # of a plan that was there before, or a wrong one
+                return (gr.skip(), *self._draw(plan, *rest))
             field, text = fields[place], _parts(plan)
             value = round(value) if field.whole and isinstance(value, float) and value.is_integer() else value
             if part == "schedule":

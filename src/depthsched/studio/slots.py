@@ -44,12 +44,12 @@ class Slots:
             self._more = gr.HTML(visible=False)
         self.components = [component for place in self._places for component in place.values()] + [self._more]
 
-    def changes(self) -> Iterator[tuple[int, Any, Any]]:
-        """Every place, its component, and the event of it that a person causes."""
+    def changes(self) -> Iterator[tuple[int, str, Any, Any]]:
+        """Every place and kind, its component, and the event of it that a person causes."""
         for place, components in enumerate(self._places):
             for kind, component in components.items():
                 for event in [component.submit, component.blur] if kind == "text" else [component.input]:
-                    yield place, component, event
+                    yield place, kind, component, event
 
     def show(self, fields: Sequence[Field]) -> list[Any]:
         """Updates of all components after which they show these fields."""
