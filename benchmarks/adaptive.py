@@ -45,7 +45,7 @@ class Arm(NamedTuple):
 
 def adaptive(
     prompts: Annotated[Path, typer.Option(help="Nothing may be fitted on them.")],
-    profile: Annotated[Path, typer.Option()],
+    profile: Annotated[str, typer.Option(help="A folder, a name or a hub id.")],
     model: str = "smollm2",
     depth: Annotated[int, typer.Option(help="Of the steps that a rule lets be shallow.")] = 20,
     lowest: Annotated[int, typer.Option(help="Of the constant depths and of the oracle.")] = 16,

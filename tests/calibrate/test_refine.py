@@ -112,11 +112,27 @@ def test_calibrate_refines_every_depth_and_says_what_it_gave(samples: list[Sampl
     assert found.options["refine"] == 2
     for row, before in zip(found.evidence["constant"], plain.evidence["constant"], strict=True):
         assert row["fitted"] == {"kl": before["kl"], "agreement": before["agreement"]}
+        assert row["kl"] == min(row["fitted"]["kl"], row["refined"]["kl"])
         assert len(row["refining"]) == 2
+        kept = row["refined"]["kl"] < row["fitted"]["kl"]
         old, new = (profile.bridges([row["depth"]])[row["depth"]] for profile in (plain, found))
-        assert all(not torch.equal(new[layer].weight, old[layer].weight) for layer in old)
+        assert all(torch.equal(new[layer].weight, old[layer].weight) != kept for layer in old)
     again = calibrate(model, "tiny", samples, tmp_path / "again", options=Options(**options, refine=2))
     assert again.tensors_sha256 == found.tensors_sha256
+
+
+def test_bridges_that_refining_made_worse_stay_as_they_were_fitted(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, said = tiny("llama", "sdpa"), list[str]()
+    options = {"min_depth": 6, "corrections": 0, "orders": ("block",)}
+    plain = calibrate(model, "tiny", samples, tmp_path / "plain", options=Options(**options))
+    monkeypatch.setattr(module, "RATE", 30.0)  # far too much: the maps are lost
+    found = calibrate(model, "tiny", samples, tmp_path / "lost", options=Options(**options, refine=1), say=said.append)
+    assert all(row["refined"]["kl"] > row["fitted"]["kl"] == row["kl"] for row in found.evidence["constant"])
+    assert found.tensors_sha256 == plain.tensors_sha256
+    assert found.damage == plain.damage
+    assert sum("keeps its fitted bridges" in text for text in said) == len(found.evidence["constant"])
 
 
 def test_what_refining_cannot_serve_is_refused(samples: list[Sample], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from depthsched.bridge import Bridge
 from depthsched.errors import SettingsError
 from depthsched.runtime.compiled import engine as engines
 from depthsched.runtime.compiled import fuse, kernels, release, step
-from depthsched.runtime.compiled.capture import CudaCapture
+from depthsched.runtime.compiled.capture import CudaCapture, SharedPool
 from depthsched.runtime.compiled.graphs import WHOLE_STEP
 from depthsched.runtime.compiled.kernels import Kernels
 from depthsched.runtime.compiled.kv import bucket, room
@@ -268,6 +268,31 @@ def test_captured_graphs_give_the_tokens_of_eager(batch: int, whole: int, monkey
             assert fast.tokens.tolist() == eager.tokens.tolist()
     store = engines._ENGINES[model].graphs(CudaCapture)
     assert store.captures["layer"] <= 2 * LAYERS
+
+
+def test_a_pool_lasts_as_long_as_its_graphs() -> None:
+    """With its last graph CUDA's allocator gives a pool up, and a capture into it is an internal error there."""
+    handles = iter(range(9))
+    pool = SharedPool(lambda: next(handles))
+    first = pool.handle()
+    graphs = [pool.held_by(lambda: None), pool.held_by(lambda: None)]
+    assert pool.handle() == first
+    graphs.pop()
+    assert pool.handle() == first
+    graphs.clear()
+    assert pool.handle() != first
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_buffers_that_grow_capture_again() -> None:
+    model: Any = make_tiny("llama", "sdpa", max_position_embeddings=1024).cuda()
+    for tokens in (20, 400, 20, 700):
+        options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False}
+        eager = ds.generate(model, prompt(1, 6), "constant:depth=6", backend="eager", **options)
+        fast = ds.generate(model, prompt(1, 6), "constant:depth=6", backend="cuda-graph", **options)
+        assert fast.trace.backend == "cuda-graph", fast.trace.reason
+        assert fast.tokens.tolist() == eager.tokens.tolist()
 
 
 @pytest.mark.gpu

@@ -104,9 +104,7 @@ def auto(*depths: int, **options: Any) -> Measured:
     a=st.floats(0, 0.6), cost=st.floats(0.5, 1.2), row=st.floats(0, 1.0), seed=st.integers(0, 99),
     tokens=st.sampled_from([256, 400, 1000]),
 )  # fmt: skip
-def test_auto_costs_at_most_3_percent_where_drafting_never_pays(
-    a: float, cost: float, row: float, seed: int, tokens: int
-) -> None:
+def test_auto_costs_little_where_drafting_never_pays(a: float, cost: float, row: float, seed: int, tokens: int) -> None:
     share = max(draft_speedup(a, d, cost, 1 + row * d) for d in range(1, MOST + 1))
     machine = Machine(dict.fromkeys((5, 6, 7), a), dict.fromkeys((5, 6, 7), cost), row, seed)
     spent = machine.run(auto(5, 6, 7), tokens, 5)
@@ -121,7 +119,7 @@ def test_auto_is_not_fooled_by_a_machine_that_was_slow_at_first(slow: float, rou
     """Drafting gives 0.87, and looks like 1.05 to 2.6 by the first plain steps."""
     machine = Machine({5: 0.8}, {5: 0.8}, 0.09, seed)
     machine.clock = lambda done: slow if done < rounds else 1.0
-    assert machine.run(auto(5), 256, 5) <= 256 * (1 + LOSS) + 1.5
+    assert machine.run(auto(5), 256, 5) <= 256 * 1.03
 
 
 @pytest.mark.parametrize("right", [1, 3, 12, 40])
@@ -141,7 +139,7 @@ def test_auto_is_not_fooled_by_drafts_that_were_right_before(cost: float, right:
     assert spent <= tokens * (1 + LOSS) + 1.5
 
 
-def test_auto_makes_no_draft_that_could_lose_more_than_3_percent() -> None:
+def test_auto_makes_no_draft_that_could_lose_more_than_is_allowed() -> None:
     rule = auto(5)
     Machine({5: 0.95}, {5: 0.3}, 0.0).run(rule, 60, 5)
     while not (long := rule.next(5)[1]):
@@ -151,7 +149,7 @@ def test_auto_makes_no_draft_that_could_lose_more_than_3_percent() -> None:
     assert rule.next(5) == (5, 3)
     rule.lost = LOSS * HORIZON
     assert rule.next(5) == (5, 0)
-    assert "trying has cost 3% of plain decoding" in rule.decisions[-1]
+    assert "trying has cost 2% of plain decoding" in rule.decisions[-1]
 
 
 def test_auto_drafts_where_it_pays() -> None:

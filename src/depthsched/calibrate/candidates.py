@@ -94,18 +94,31 @@ class Search:
         found: dict[int, dict[int, Bridge]] = {}
         curve, by_step = [], {}
         for depth in range(self.layers - 1, self.layers - len(drop_order) - 1, -1):
-            keep = keep_layers(drop_order, depth, self.layers)
-            self.say(f"bridges of depth {depth}")
-            found[depth], about = self.fit(keep, corrections)
-            by_step[depth] = self._by_step(f"steps-{depth}", keep, found[depth])
-            row = {"depth": depth, **mean(self.study.held, by_step[depth])._asdict(), "fits": about}
-            if self.refine:
-                found[depth], seen = self.refined(f"refined-{depth}", keep, found[depth])
-                by_step[depth] = self._by_step(f"refined-steps-{depth}", keep, found[depth])
-                fitted = {name: row[name] for name in Quality._fields}
-                row |= {**mean(self.study.held, by_step[depth])._asdict(), "fitted": fitted, "refining": seen}
+            found[depth], row, by_step[depth] = self.at_depth(drop_order, depth, corrections)
             curve.append(row)
         return found, curve, by_step
+
+    def at_depth(
+        self, drop_order: Sequence[int], depth: int, corrections: int
+    ) -> tuple[dict[int, Bridge], dict[str, Any], ByStep]:
+        """Bridges of one depth, and what they cost on held-out prompts, also by step."""
+        keep = keep_layers(drop_order, depth, self.layers)
+        self.say(f"bridges of depth {depth}")
+        bridges, about = self.fit(keep, corrections)
+        by_step = self._by_step(f"steps-{depth}", keep, bridges)
+        row = {"depth": depth, **mean(self.study.held, by_step)._asdict(), "fits": about}
+        if not self.refine:
+            return bridges, row, by_step
+        refined, seen = self.refined(f"refined-{depth}", keep, bridges)
+        after = self._by_step(f"refined-steps-{depth}", keep, refined)
+        found = {"fitted": Quality(row["kl"], row["agreement"]), "refined": mean(self.study.held, after)}
+        row |= {**{name: quality._asdict() for name, quality in found.items()}, "refining": seen}
+        if found["refined"].kl < found["fitted"].kl:
+            return refined, row | found["refined"]._asdict(), after
+        self.say(
+            f"depth {depth} keeps its fitted bridges: KL {found['fitted'].kl:.4f}, {found['refined'].kl:.4f} refined"
+        )
+        return bridges, row, by_step
 
     def _by_step(self, name: str, keep: Sequence[int], bridges: Mapping[int, Bridge]) -> ByStep:
         judge = partial(judge_steps, self.study.held, keep, bridges)

@@ -82,6 +82,7 @@ class _Map:
     """A bridge in coordinates where the state and the change have unit variance, so that one rate serves all."""
 
     def __init__(self, bridge: Bridge, states: torch.Tensor) -> None:
+        bridge = bridge.to(states)
         self.of_state = states.std(0).clamp_min(_FLOOR)
         self.of_change = (states @ bridge.weight).std(0).clamp_min(_FLOOR)
         weight = bridge.weight * self.of_state[:, None] / self.of_change

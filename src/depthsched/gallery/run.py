@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..sweep import Cell, Record, Store, run_sweep
+from ..text import one_line
 from .entries import Answers, Entry, Group, entries_of, joined
 from .file import Gallery, Inputs
 from .judge import Verdict, judge, neighbours
@@ -256,4 +257,6 @@ def _verdict(
 
 def _why_not(record: Record | None) -> str:
     """Why a cell has no result."""
-    return str(record.error["message"]) if record and record.error else "not measured yet; run the gallery again"
+    return (
+        one_line(record.error["message"], 100) if record and record.error else "not measured yet; run the gallery again"
+    )

@@ -17,6 +17,7 @@ from ..work.pieces import Loaded
 from .prompts import Prompt
 
 Progress = Callable[[int, int], None]
+BATCH, ACCELERATED_BATCH = 16, 128
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def own_answers(
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 128,
-    batch: int = 16,
+    batch: int | None = None,
     raw: bool = False,
     cache: bool = True,
     progress: Progress | None = None,
@@ -49,8 +50,8 @@ def own_answers(
         A prompt without a completion gets the model's own greedy answer at full depth.
     max_new_tokens : int
         Length of an answer; a given completion is cut there too.
-    batch : int
-        Prompts answered at once.
+    batch : int, optional
+        Prompts answered at once; left out, 16, and 128 on an accelerator.
     raw : bool
         Take the prompt as it stands, also where the tokenizer has a chat template.
     cache : bool
@@ -71,6 +72,7 @@ def own_answers(
     SettingsError
         A prompt has no tokens, or the cache folder cannot be made or written.
     """
+    batch = batch or (BATCH if model.device.type == "cpu" else ACCELERATED_BATCH)
     ids = [encode(tokenizer, prompt.text, raw=raw) for prompt in prompts]
     given = [_encode_completion(tokenizer, prompt.completion) for prompt in prompts]
     store = _Store(model, max_new_tokens) if cache else None

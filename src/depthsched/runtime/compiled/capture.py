@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -64,17 +65,38 @@ class GraphStore:
         self.uses.clear()
 
 
+class SharedPool:
+    """One memory pool for as long as anything holds it, and then another; ``make`` makes its handle."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._handle: Any = None
+        self._holders: weakref.WeakSet[Callable[..., None]] = weakref.WeakSet()
+
+    def handle(self) -> Any:
+        """The pool of those that hold one, or a new one."""
+        if not self._holders:
+            self._handle = self._make()
+        return self._handle
+
+    def held_by(self, replay: Callable[..., None]) -> Callable[..., None]:
+        """Say what keeps the pool; given back as it is."""
+        self._holders.add(replay)
+        return replay
+
+
 class CudaCapture:
     """Captures functions as CUDA graphs that share one memory pool.
 
     Graphs are replayed one at a time and nothing that one leaves in the pool is read by another, so they may use the
     same memory. ``torch.cuda.graph`` would empty the allocator, and in some versions collect garbage, at each of them.
+    With its last graph torch gives a pool up, and captures nothing into it again; the next graph gets a new one.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.pool = SharedPool(torch.cuda.graph_pool_handle)
         with torch.cuda.device(device):
-            self.pool = torch.cuda.graph_pool_handle()
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, function: Function, *inputs: torch.Tensor) -> Callable[..., None]:
@@ -85,7 +107,7 @@ class CudaCapture:
             # For real, outside of the capture: kernels load, and libraries allocate what they need on this stream.
             function(*inputs)
             torch.cuda.synchronize(self.device)
-            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=self.pool.handle(), capture_error_mode="thread_local")
             try:
                 function(*inputs)  # recorded, not run
             except BaseException:
@@ -94,4 +116,4 @@ class CudaCapture:
                 raise
             graph.capture_end()
         current.wait_stream(self.stream)
-        return lambda *_: graph.replay()
+        return self.pool.held_by(lambda *_: graph.replay())

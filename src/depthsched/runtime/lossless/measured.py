@@ -11,11 +11,11 @@ from typing import NamedTuple
 from ...drafts import MOST, draft_speedup
 from ..rounds import Round
 
-LOSS = 0.03
-"""Of the time of plain full depth: the most that trying may cost."""
+LOSS = 0.02
+"""Of the time of plain full depth: the most that trying may cost. A run is to lose 3% at most, and clocks err too."""
 
-HORIZON = 256
-"""Tokens to which :data:`LOSS` refers in shorter runs."""
+HORIZON = 160
+"""Tokens to which :data:`LOSS` refers in shorter runs: enough for a first draft of two tokens, none of them kept."""
 
 SURE = 1.1
 """A predicted speed-up from which on plain steps in between are rare."""
@@ -72,7 +72,7 @@ class Measured:
     predicted from what is known and tried where that looks better: the cost goes with the layers, and rejections with
     the square of the layers left out (SmolLM2's go with a power of 1.3 to 1.9, so that this errs on the side of
     trying). What drafting costs more than plain steps is kept account of: a draft that could bring
-    the loss above 3% of the run so far, or of 256 tokens, is not made. Plain steps in between keep the unit true, soon
+    the loss above 2% of the run so far, or of 160 tokens, is not made. Plain steps in between keep the unit true, soon
     and often while little is gained, and a draft is at most twice as long as any before it: a machine that was slow for
     its first steps makes every draft look cheap.
     Once drafting stops it is tried again after :attr:`pause` tokens, and then after twice as many.
