@@ -16,6 +16,7 @@ SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREMISE, SIGNAL, PREDICT, OFFLOAD = (
     Path("docs/results", name)
     for name in ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload")
 )
+GALLERY = Path(__file__).with_name("gallery.yaml").relative_to(Path(__file__).parents[1])
 BENCH = "depthsched bench --json --backends compiled --baseline none"
 BBH = "sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects"
 
@@ -103,7 +104,7 @@ def quality(data: Path, scratch: Path) -> Iterator[str]:
     yield f"benchmarks paired {test} --limit 16 {one} --repeats 1 > {QUALITY}/paired.json"
     few = "--profile smollm2 --limit 12 --max-new-tokens 96 --clock-prompts 3"
     yield f"benchmarks renewal {test} {few} > {QUALITY}/renewal.json"
-    yield f"benchmarks adaptive {test} {one} > {QUALITY}/adaptive.json"
+    yield f"benchmarks adaptive {test} --profile smollm2 --limit 12 > {QUALITY}/adaptive.json"
     for dtype in ("float32", "bfloat16"):
         yield f"{BENCH} --dtype {dtype} {one} --tokens 96 --plans {plans('')} > {QUALITY}/bench-{dtype}.json"
     yield "benchmarks pages quality"
@@ -150,8 +151,8 @@ def lossless(questions: Path, scratch: Path) -> Iterator[str]:
     yield f"{memory} > {LOSSLESS}/memory.json"
     one = "--dtype float32 --limit 1 --max-new-tokens 256 --no-others"
     yield f"{where} {one} --draft-tokens 1,2,3 --repeats 1 > {LOSSLESS}/float32-fixed.json"
-    auto = "--plans constant:depth=20 --draft-tokens auto --repeats 3"
-    yield f"{where} {one} {auto} > {LOSSLESS}/float32-auto.json"
+    auto = "--profile smollm2 --plans constant:depth=20 --draft-tokens auto --repeats 3"
+    yield f"benchmarks lossless {quote(str(questions))} {one} {auto} > {LOSSLESS}/float32-auto.json"
     yield f"{where} --dtype float32 --limit 1 --draft-tokens auto --repeats 1 > {LOSSLESS}/float32-others.json"
     more = "--dtype bfloat16 --limit 1 --no-others --draft-tokens 1,2 --repeats 1"
     yield f"{where} {more} > {LOSSLESS}/bfloat16.json"
@@ -160,7 +161,7 @@ def lossless(questions: Path, scratch: Path) -> Iterator[str]:
 
 
 def premise(data: Path, scratch: Path) -> Iterator[str]:
-    """For the page on the premise of D³, with a profile of mixed prompts from :func:`quality`."""
+    """For the page on the premise of D³."""
     where, kept = quote(str(data)), quote(str(scratch))
     yield f"benchmarks prompts {where} {kept}"
     sets = {
@@ -171,10 +172,18 @@ def premise(data: Path, scratch: Path) -> Iterator[str]:
     orders = quote(";".join(("ranked", "ranked:bridges=false", "middle-out")))
     for name, prompts in sets.items():
         yield (
-            f"depthsched oracle --json --prompts {prompts} --limit 48 --profile {kept}/mixed --order {orders}"
+            f"depthsched oracle --json --prompts {prompts} --limit 12 --profile smollm2 --order {orders}"
             f" > {PREMISE}/{name}.json"
         )
     yield "benchmarks pages premise"
+
+
+def gallery(data: Path, scratch: Path) -> Iterator[str]:
+    """For the gallery; what is done is read from the scratch folder."""
+    folder = quote(str(scratch / "gallery"))
+    prompts = quote(str(data / "gsm8k" / "test-500.jsonl"))
+    yield f"depthsched gallery run {GALLERY} --out {folder} --prompts {prompts} --profile smollm2"
+    yield f"depthsched gallery show {folder} --page docs/results/gallery.md"
 
 
 def signal(data: Path) -> Iterator[str]:

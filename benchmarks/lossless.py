@@ -119,6 +119,7 @@ def lossless(
         "questions": len(questions),
         "max_new_tokens": max_new_tokens,
         "repeats": repeats,
+        "unit": "mean",
         "rows": [row for arm in arms for row in _rows(arm, arms, questions)],
         "predictions": [one for arm in arms for one in _predictions(arm, adapter_for(loaded).num_layers)],
     }
@@ -265,7 +266,7 @@ def _step(answers: Sequence[Answer]) -> float | None:
 
 
 def _by_own_steps(answers: Sequence[Answer]) -> float | None:
-    """Speed-up over each answer's own plain steps, which a machine whose speed drifts leaves alone."""
+    """Speed-up over the mean of each answer's own plain steps, which a machine whose speed drifts leaves alone."""
     worths = [(payoff(one.rounds), sum(r.draft_seconds + r.verify_seconds for r in one.rounds)) for one in answers]
     known = [(worth.measured, seconds) for worth, seconds in worths if worth]
     if not known:

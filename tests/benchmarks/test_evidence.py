@@ -27,6 +27,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         *evidence.peers(ENV, SCRATCH),
         *evidence.lossless(DATA, SCRATCH),
         *evidence.premise(DATA, SCRATCH),
+        *evidence.gallery(DATA, SCRATCH),
         *evidence.signal(DATA),
     ]
 
@@ -39,7 +40,7 @@ def test_every_line_is_a_command_that_parses(lines: list[str]) -> None:
         if module == "pytest":
             continue
         command = groups[module].commands[name]  # type: ignore[attr-defined]
-        if name == "peers":
+        if name in ("peers", "gallery"):
             command, words = command.commands[words[0]], words[1:]
         context = command.make_context(name, list(words))  # wrong options raise
         seen.add((module, name))
