@@ -79,6 +79,22 @@ def test_again_nothing_runs_and_a_lost_cell_is_measured_anew(cli, command, found
     assert {name for name, when in after.items() if before[name] != when} == {cells[0].name}
 
 
+@pytest.mark.parametrize("which", ["of a row", "beside a row"])
+def test_what_failed_is_measured_again(cli, command, found, out, which: str) -> None:
+    cells, store = Cells(State.load(out)), Store(out)
+    rows = load_gallery(out).rows
+    plans = [row.entry.plan for row in rows]
+    beside = (row.entry.group.plan(name) for row in rows if row.verdict for name in row.verdict.between)
+    plan = plans[0] if which == "of a row" else next(name for name in beside if name not in plans)
+    record = store.read(cells.score(plan))
+    error = {"type": "OutOfMemoryError", "message": "no memory " * 99, "fault": False}
+    store.write(dataclasses.replace(record, status="failed", result=None, error=error))
+    missing = load_gallery(out)
+    said = [text for _, text in missing.missing] + [row.unjudged for row in missing.rows if row.unjudged]
+    assert any("no memory" in text and len(text) < 150 for text in said)
+    assert cli(*command).json() == found
+
+
 def test_one_more_is_measured_and_compared(cli, command, found, out) -> None:
     text = cli("gallery", "add", "step:at=4,drop=2@middle-out", "--gallery", out).out
     assert "from constant at these bytes" in text or "than constant at these bytes" in text

@@ -191,20 +191,26 @@ def _measure(
     versions: Mapping[str, str] | None,
     notice: Notice,
 ) -> None:
-    """Plans first, then the constant depths next to what they saved."""
+    """Plans first, then the constant depths next to what they saved; what failed before is done again."""
     store, cells = Store(folder), Cells(state)
     plans = [(entry, entry.plan) for entry in entries if entry.plan is not None]
     whole = [cell for entry in state.entries if entry.plan for cell in cells.of(entry.plan)]
     store.prepare(_once(whole), {})
-    run_sweep(_once([cell for _, plan in plans for cell in cells.of(plan)]), store, versions=versions, notice=notice)
+    first = _once([cell for _, plan in plans for cell in cells.of(plan)])
+    run_sweep(first, store, retry=True, versions=versions, notice=notice)
     beside = []
     for entry, plan in plans:
         record = store.read(cells.score(plan))
         if record is not None and record.result is not None:
             depths = neighbours(record.result["score"]["bytes_speedup"], _constants(state.answers, entry.group))
             beside += [cells.score(_constant(entry.group, d)) for d in depths if d < state.answers.shape.num_layers]
-    beside = [cell for cell in beside if not store.finished(cell)]
-    run_sweep(_once(beside), store, versions=versions, notice=notice)
+    tried = {cell.id for cell in first}
+    beside = [cell for cell in _once(beside) if cell.id not in tried and not _done(store.read(cell))]
+    run_sweep(beside, store, retry=True, versions=versions, notice=notice)
+
+
+def _done(record: Record | None) -> bool:
+    return record is not None and record.result is not None
 
 
 def _once(cells: Sequence[Cell]) -> list[Cell]:
