@@ -18,6 +18,7 @@ from .adaptive import adaptive
 from .batching import batching
 from .cold import cold
 from .first import first
+from .gallery import gallery_page
 from .long import long
 from .lossless import lossless
 from .memory import memory
@@ -57,7 +58,7 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 for function in (
     memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, adaptive, peeking, signal, predict,
-    offload, studio,
+    offload, studio, gallery_page,
 ):  # fmt: skip
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
@@ -68,7 +69,7 @@ def pages(
     name: Annotated[
         str,
         typer.Argument(
-            help="speed, quality, tasks, signal, premise, peers, lossless, predict or offload; all if left out."
+            help="speed, quality, tasks, pooled, signal, premise, peers, lossless, predict or offload; all if left out."
         ),
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
@@ -121,6 +122,12 @@ def evidence_lossless(
 def evidence_premise(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
     """Measure what docs/results/premise.md says; about 40 minutes."""
     _run(evidence.premise(data, scratch))
+
+
+@app.command(name="evidence-pooled")
+def evidence_pooled(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
+    """Measure what docs/results/pooled.md says; about an hour. What is done stays done."""
+    _run(evidence.pooled(data, scratch))
 
 
 @app.command(name="evidence-gallery")

@@ -12,9 +12,9 @@ from shlex import quote
 
 from depthsched.errors import ModelError
 
-SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREMISE, SIGNAL, PREDICT, OFFLOAD = (
+SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREMISE, SIGNAL, PREDICT, OFFLOAD, POOLED = (
     Path("docs/results", name)
-    for name in ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload")
+    for name in ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload", "pooled")
 )
 GALLERY = Path(__file__).with_name("gallery.yaml").relative_to(Path(__file__).parents[1])
 BENCH = "depthsched bench --json --backends compiled --baseline none"
@@ -178,12 +178,27 @@ def premise(data: Path, scratch: Path) -> Iterator[str]:
     yield "benchmarks pages premise"
 
 
+def pooled(data: Path, scratch: Path) -> Iterator[str]:
+    """For the page on pooled differences. What is done is read from the scratch folder."""
+    kept = quote(str(scratch))
+    yield f"benchmarks prompts {quote(str(data))} {kept}"
+    plans = [f"constant:depth={depth}" for depth in (26, 24, 22, 20)]
+    plans += ["d3:alpha=0.998", "d3:alpha=0.9951", "optimal:budget=1.1", "optimal:budget=1.25"]
+    which = f"--profile smollm2 --plans {quote(';'.join(plans))}"
+    yield (
+        f"depthsched eval --json --data {kept}/rest --tasks ifeval,xquad_en -n 128 --batch 16 {which} --pool all"
+        f" --out {kept}/pooled > {POOLED}/scores.json"
+    )
+    yield f"{BENCH} --weights native --tokens 96 {which} > {POOLED}/speed.json"
+    yield "benchmarks pages pooled"
+
+
 def gallery(data: Path, scratch: Path) -> Iterator[str]:
     """For the gallery; what is done is read from the scratch folder."""
     folder = quote(str(scratch / "gallery"))
     prompts = quote(str(data / "gsm8k" / "test-500.jsonl"))
     yield f"depthsched gallery run {GALLERY} --out {folder} --prompts {prompts} --profile smollm2"
-    yield f"depthsched gallery show {folder} --page docs/results/gallery.md"
+    yield f"benchmarks gallery-page {folder}"
 
 
 def signal(data: Path) -> Iterator[str]:

@@ -1,8 +1,9 @@
-"""Prompt files of the quality measurements."""
+"""Prompt files of the quality measurements, and the data that is left to judge on."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def prompts(data: Path, out: Path) -> dict[str, int]:
     bbh-test.jsonl has the first 4 prompts of the second half of every task in DATA/bbh, ifeval-test.jsonl 48 rows of
     DATA/ifeval after the first 150, xquad-test.jsonl 48 questions of DATA/xquad with their texts. mixed.jsonl has 160
     training questions of DATA/gsm8k, 12 prompts of the first half of every BBH task, and the first 150 rows of IFEval.
+    OUT/rest is a folder for ``eval --data`` without these: IFEval after its first 150 rows, the second half of every
+    BBH task, all of XQuAD.
     """
     tasks = [[p.text for p in read_prompts(path)] for path in sorted((data / "bbh").glob("*.json"))]
     if not tasks:
@@ -34,7 +37,22 @@ def prompts(data: Path, out: Path) -> dict[str, int]:
         "ifeval-test": ifeval[IFEVAL_FIT : IFEVAL_FIT + IFEVAL_TEST],
         "xquad-test": _xquad(_only(data / "xquad"))[:XQUAD_TEST],
     }
+    _rest(data, out / "rest")
     return {name: _write(out / f"{name}.jsonl", texts) for name, texts in files.items()}
+
+
+def _rest(data: Path, rest: Path) -> None:
+    """The data of the tasks without the rows that a profile may be fitted on."""
+    for name in ("bbh", "ifeval", "xquad", "nltk_data"):
+        if (data / name).is_dir():
+            shutil.copytree(data / name, rest / name, dirs_exist_ok=True)
+    for path in (rest / "bbh").glob("*.json"):
+        task = json.loads(path.read_text(encoding="utf-8"))
+        task["examples"] = task["examples"][len(task["examples"]) // 2 :]
+        path.write_text(json.dumps(task), encoding="utf-8")
+    rows = _only(rest / "ifeval")
+    lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows.write_text("".join(lines[IFEVAL_FIT:]), encoding="utf-8")
 
 
 def _only(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from . import (
     lossless,
     offload,
     peers,
+    pooled,
     predict,
     premise,
     quality,
@@ -68,6 +69,9 @@ PAGES: dict[str, dict[Path, Tables]] = {
         RESULTS / "premise.md": _page(
             lambda: found_scores.premise(RESULTS / "premise"), premise.tables(RESULTS / "premise")
         )
+    },
+    "pooled": {
+        RESULTS / "pooled.md": _page(lambda: pooled.sentences(RESULTS / "pooled"), pooled.tables(RESULTS / "pooled"))
     },
     "signal": {
         RESULTS / "signal.md": _page(lambda: found_scores.signal(RESULTS / "signal"), signal.tables(RESULTS / "signal"))

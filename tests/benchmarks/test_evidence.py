@@ -27,6 +27,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         *evidence.peers(ENV, SCRATCH),
         *evidence.lossless(DATA, SCRATCH),
         *evidence.premise(DATA, SCRATCH),
+        *evidence.pooled(DATA, SCRATCH),
         *evidence.gallery(DATA, SCRATCH),
         *evidence.signal(DATA),
     ]
@@ -50,13 +51,14 @@ def test_every_line_is_a_command_that_parses(lines: list[str]) -> None:
     assert {name for module, name in seen if module == "benchmarks"} == {
         "memory", "cold", "first", "long", "batching", "study", "paired", "prompts", "pages", "peers", "lossless",
         "renewal", "adaptive", "peeking", "signal", "predict", "offload",
+        "gallery-page",
     }  # fmt: skip
 
 
 def test_together_they_measure_every_file_that_is_kept(lines: list[str]) -> None:
     targets = [target for _, target in map(evidence.split, lines) if target]
     assert len(set(targets)) == len(targets)
-    folders = ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload")
+    folders = ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload", "pooled")
     kept = {path.relative_to(ROOT) for name in folders for path in (ROOT / "docs/results" / name).rglob("*.json")}
     missing = set(targets) - kept  # the pages of these say so while they are not measured
     assert {path for path in missing if path.parent not in (evidence.LOSSLESS, evidence.PREMISE)} <= {
