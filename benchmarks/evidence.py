@@ -169,8 +169,8 @@ def premise(data: Path, scratch: Path) -> Iterator[str]:
         "ifeval": f"{kept}/ifeval-test.jsonl",
         "xquad": f"{kept}/xquad-test.jsonl",
     }
-    orders = quote(";".join(("ranked", "ranked:bridges=false", "middle-out")))
     for name, prompts in sets.items():
+        orders = quote(";".join(("ranked", "ranked:bridges=false", "middle-out")) if name == "gsm8k" else "ranked")
         yield (
             f"depthsched oracle --json --prompts {prompts} --limit 12 --profile smollm2 --order {orders}"
             f" > {PREMISE}/{name}.json"
@@ -189,7 +189,7 @@ def pooled(data: Path, scratch: Path) -> Iterator[str]:
         f"depthsched eval --json --data {kept}/rest --tasks ifeval,xquad_en -n 128 --batch 16 {which} --pool all"
         f" --out {kept}/pooled > {POOLED}/scores.json"
     )
-    yield f"{BENCH} --weights native --tokens 96 {which} > {POOLED}/speed.json"
+    yield f"{BENCH} --weights native --tokens 96 --repeats 15 {which} > {POOLED}/speed.json"
     yield "benchmarks pages pooled"
 
 

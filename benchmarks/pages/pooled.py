@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .found import nothing_yet
 from .markdown import Cell, Row, once_measured, read, spread, table, versions
 
 COMMAND = "make evidence-pooled DATA=..."
@@ -24,6 +25,8 @@ def tables(folder: Path) -> dict[str, Callable[[], str]]:
 
 def sentences(folder: Path) -> str:
     """Of the decisions."""
+    if not (folder / "scores.json").is_file():
+        return nothing_yet("pooled differences were", COMMAND)
     rows = read(folder / "scores.json")["pooled"]
     said = {word: sum(row["decision"] == word for row in rows) for word in ("yes", "no", "undecided")}
     wide = max((row["upper"] - row["lower"]) / 2 for row in rows)
@@ -81,7 +84,9 @@ def _tasks(found: Row) -> str:
 def _pooled_rows(found: Row) -> Iterator[Row]:
     metrics = {"ifeval": "inst_level_strict_acc,none", "xquad_en": "f1,none"}
     for task, metric in metrics.items():
-        yield from (row for row in found["rows"] if (row["task"], row["metric"]) == (task, metric))
+        yield from (
+            row for row in found["rows"] if (row["task"], row["metric"]) == (task, metric) and row["plan"] != "full"
+        )
 
 
 def _points(row: Row, *names: str) -> str:
