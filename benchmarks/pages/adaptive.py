@@ -66,4 +66,5 @@ def _constants(file: Path) -> str:
         ">oracle there, one-step": lambda row: f"{row['oracle']['one-step']:.2f}x",
         ">held": lambda row: f"{row['oracle']['held']:.2f}x",
     }
-    return table(columns, read(file)["constants"])
+    rows = {row["depth"]: row for row in read(file)["constants"]}  # depths below the least are that one again
+    return table(columns, list(rows.values()))

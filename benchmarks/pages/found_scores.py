@@ -94,7 +94,7 @@ def adaptive(file: Path) -> str:
     bounds = [one["bytes_speedup"] for some in found["headroom"].values() for one in some if one["level"] == 0.99]
     return (
         f"At equal bytes {signs.count(-1)} of {len(led)} rules have less KL than constant depth, and {signs.count(1)} "
-        f"more; the others are not distinguishable from it. The best by agreement is `{best['schedule']}`, "
+        f"have more; the others are not distinguishable from it. The best by agreement is `{best['schedule']}`, "
         f"{points:+.1f} points from constant. The best choice of depths in hindsight would save {span(bounds)}x at "
         "99% agreement."
     )

@@ -104,6 +104,22 @@ def test_a_share_is_one_number_in_records_and_rows(folder, more):
     assert rows["inst_level_strict_acc,none"].paired.n == 4
 
 
+@needs("ifeval")
+def test_an_answer_has_one_score_however_often_it_is_scored(more):
+    """lm-eval counts a letter that it draws where a row asks for another character, and an amount that is missing."""
+    task = load_tasks(["ifeval"], more)["ifeval"]
+    loose = {"let_relation": "at least", "letter": "#", "let_frequency": 3}
+    ids = ["keywords:letter_frequency", "length_constraints:number_words"]
+    doc = {"key": 1, "prompt": "Say something.", "instruction_id_list": ids, "kwargs": [loose, {}]}
+    random.seed(7)
+    before = random.getstate()
+    said = "a few short words about very little at all " * 9
+    scores = [str(task.process_results(doc, [said])) for _ in range(40)]
+    assert len(set(scores)) == 1
+    assert random.getstate() == before
+    assert len({str(task.process_results.__wrapped__(doc, [said])) for _ in range(40)}) > 1  # what it does by itself
+
+
 def test_squad_completion_reads_its_file(answer):
     found = answer("squad_completion", [" in 1904.", "nobody"])
     assert [s["contains"] for s in found] == [1, 0]

@@ -1,4 +1,4 @@
-"""Scores of lm-eval's tasks whose own code cannot be used here: xquad, and RULER at a length of one's choice.
+"""Scores: of tasks whose own code cannot be used here (xquad, RULER at a length of one's choice), and steady ones.
 
 lm-eval 0.4.13 takes xquad's scores from ``transformers.data.metrics.squad_metrics``, which transformers 5.23 no longer
 has. The two functions here give the same numbers; a test compares them where the originals are installed.
@@ -6,11 +6,15 @@ has. The two functions here give the same numbers; a test compares them where th
 
 from __future__ import annotations
 
+import functools
+import random
 import re
 import string
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+SEED = 0
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -43,3 +47,22 @@ def score_needle(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     text = results[0].lower()
     found = [gold.lower() in text for gold in doc["outputs"]]
     return {"string_match": sum(found) / len(found)}
+
+
+def steady(score: Callable[..., Any]) -> Callable[..., Any]:
+    """A task's scoring that gives the same answer the same score at every call.
+
+    lm-eval's may draw from the process's random numbers: IFEval, for one, counts a letter of its own choice where a row
+    asks for the character ``#``. Full depth and a plan would then be judged by different rules, and a run twice by two.
+    """
+
+    @functools.wraps(score)
+    def seeded(*args: Any, **kwargs: Any) -> Any:
+        before = random.getstate()
+        random.seed(SEED)
+        try:
+            return score(*args, **kwargs)
+        finally:
+            random.setstate(before)
+
+    return seeded

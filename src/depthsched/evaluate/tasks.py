@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import MissingExtraError, SettingsError
 from ..text import one_line
-from .answers import score_needle, score_xquad
+from .answers import score_needle, score_xquad, steady
 from .extra import need_lm_eval
 from .layouts import (
     LAYOUTS,
@@ -76,6 +76,7 @@ def load_tasks(
             raise SettingsError(f"cannot load {name}: {type(error).__name__}: {one_line(error)}{advice}") from error
     for name, task in loaded.items():
         _check(name, task)
+        task.process_results = steady(task.process_results)
         if max_new_tokens is not None:
             task.set_config("generation_kwargs", {"max_gen_toks": max_new_tokens}, update=True)
     return loaded
