@@ -25,7 +25,7 @@ class Bridge:
     bias: torch.Tensor
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The state behind the run, ``[..., hidden]`` as the one before it."""
+        """The state after the run, ``[..., hidden]`` as the one before it."""
         return hidden + torch.nn.functional.linear(hidden, self.weight.T, self.bias)
 
     def to(self, like: Any) -> Bridge:
@@ -40,7 +40,7 @@ class Bridge:
 
 
 Bridges = Mapping[int, Mapping[int, Bridge]]
-"""Depth -> layer whose input is bridged (the number of layers means: behind the last) -> bridge."""
+"""Depth -> layer whose input is bridged (the number of layers means: after the last) -> bridge."""
 
 
 def prepared(bridges: Bridges | None, adapter: Any) -> Bridges:

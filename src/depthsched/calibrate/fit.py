@@ -207,7 +207,7 @@ def fit_piece(loaded: Loaded, asked: Any, piece: Any) -> tuple[list[Any], torch.
 
 
 def _entering(batch: Batch, asked: Any) -> torch.Tensor:
-    """States that enter a site: full-depth ones, or those at the last bridge, behind it and the layers up to here."""
+    """States that enter a site: full-depth ones, or those at the last bridge, after it and the layers up to here."""
     for at, bridge in bridges_of(asked["bridge"]).items():
         before = batch.kept(_MOVED)
         return batch.advance(bridge.to(before)(before), at, asked["site"], asked["keep"])

@@ -21,7 +21,7 @@ def visible(text: str, *, lines: bool = False) -> str:
     ----------
     text : str
     lines : bool
-        Keep line breaks and tabs behind their marks, for text that is shown as it is laid out.
+        Keep line breaks and tabs after their marks, for text that is shown as it is laid out.
     """
     if text.isprintable():
         return text

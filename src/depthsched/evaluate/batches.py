@@ -164,7 +164,7 @@ class Answering:
             return generate(model, inputs, plan, backend=self.backend, **options)
         cut, rows = len(self.prefix), len(context)
         rest = context.shape[1] - cut
-        # In front of the prefix a row has as much padding as it is shorter than the longest: behind it, its own part.
+        # In front of the prefix a row has as much padding as it is shorter than the longest; after it, its own part.
         own_mask = mask[:, :rest]
         own = context[:, -rest:] * own_mask
         # A cache over a shared prefix cannot be cut where a pass begins.

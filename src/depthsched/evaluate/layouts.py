@@ -28,7 +28,7 @@ class Layout:
     folder : str
         Of the data, and of lm-eval's definitions of these tasks.
     metric : str
-        What a pooled decision takes where none is named, and the filter behind a comma.
+        What a pooled decision takes where none is named, and the filter after a comma.
     keys : tuple of str
         What every row holds.
     split : str

@@ -71,7 +71,7 @@ class PromptStore:
             Tokens that the rows will add, their last prompt token included.
         dense : bool
             Repeat the prefix for each row, in a cache that every backend reads, rather than share it. Its rows are
-            padded in front of the prefix, as those of a batch are, and not behind it.
+            padded in front of the prefix, as those of a batch are, and not after it.
         """
         held = self._prefix(prefix)
         own = self._own(prefix, held, ids, mask)

@@ -18,7 +18,7 @@ class Item:
     doc_id : int
         Index of the item in its task.
     prompt : str
-        What the model saw behind the few-shot text that all items share.
+        What the model saw after the few-shot text that all items share.
     output : str
         The continuation, cut as the task says.
     target : str

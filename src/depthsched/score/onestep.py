@@ -33,7 +33,7 @@ class OneStep:
     Attributes
     ----------
     full : torch.Tensor
-        Final states of full depth, behind the last norm, ``[batch, S, hidden]``.
+        Final states of full depth, after the last norm, ``[batch, S, hidden]``.
     """
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class OneStep:
         self._last = mask
 
     def _alone(self, mask: Any) -> torch.Tensor | None:
-        """A layer's mask ``[..., S, prompt + S]`` with each step's own slot moved behind all others."""
+        """A layer's mask ``[..., S, prompt + S]`` with each step's own slot moved after all others."""
         prompt, steps = self.staircase.prompt_slots, self.staircase.steps
         if mask is None and steps == 1:
             return None  # a single step sees everything
@@ -86,13 +86,13 @@ class OneStep:
 
     @torch.no_grad()
     def run(self, keep: Sequence[int], bridges: Mapping[int, Bridge] | None = None) -> torch.Tensor:
-        """Final states of every decode step with only these layers, behind the last norm, ``[batch, S, hidden]``.
+        """Final states of every decode step with only these layers, after the last norm, ``[batch, S, hidden]``.
 
         Parameters
         ----------
         keep : sequence of int
         bridges : mapping of int to Bridge, optional
-            Layer whose input is bridged (the number of layers means: behind the last) -> bridge.
+            Layer whose input is bridged (the number of layers means: after the last) -> bridge.
 
         Raises
         ------

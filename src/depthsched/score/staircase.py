@@ -106,7 +106,7 @@ class Staircase:
         *,
         gradient: bool = False,
     ) -> torch.Tensor:
-        """Final states of every decode step, behind the last norm, ``[batch, S, hidden]``.
+        """Final states of every decode step, after the last norm, ``[batch, S, hidden]``.
 
         Parameters
         ----------

@@ -41,7 +41,7 @@ class Streams(Staircase):
         refuse_ragged(adapter, self.prompt_slots + self.steps)
 
     def drafts(self, keep: Sequence[int], bridges: Mapping[int, Bridge] | None = None, places: int = 1) -> torch.Tensor:
-        """Final states, behind the last norm, ``[batch, 1 + places, S, hidden]``.
+        """Final states, after the last norm, ``[batch, 1 + places, S, hidden]``.
 
         Row 0 is full depth. Row ``i`` holds every decode step as the ``i``-th token of its draft; its first ``i - 1``
         columns are of drafts that would begin before the first step, and mean nothing.
@@ -63,7 +63,7 @@ class Streams(Staircase):
         return self._apart(self._side_by_side(stairs, spans, None, 1, places))
 
     def layer(self, index: int, full: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """States behind one layer, each the first token of a draft: it sees full-depth K and V, and its own.
+        """States after one layer, each the first token of a draft: it sees full-depth K and V, and its own.
 
         Parameters
         ----------

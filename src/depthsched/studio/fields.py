@@ -140,7 +140,7 @@ def _split(spec: str) -> tuple[str, Sequence[str]]:
     file, dot_py, rest = spec.strip().partition(".py")
     if dot_py and (not rest or rest.startswith(":")):
         name, settings = split_spec(rest.removeprefix(":"))
-        head = f"{file}.py:{name}"  # without a class, its settings stand behind two colons
+        head = f"{file}.py:{name}"  # without a class, its settings stand after two colons
     else:
         head, settings = split_spec(spec)
     return head, [pair.strip() for pair in settings.split(",") if pair.strip()]

@@ -132,7 +132,7 @@ class Engine:
     def place(self, model: FusedModel, tokens: Tensor, at: Tensor | None = None) -> None:
         """Put the next tokens ``[batch, count]`` where a pass reads them.
 
-        They go to the slots from ``at`` ``[batch]`` on, or behind all that is held.
+        They go to the slots from ``at`` ``[batch]`` on, or after all that is held.
         """
         kv, count = self.kv, tokens.shape[1]
         end = (kv.length if at is None else int(at.max())) + count

@@ -139,7 +139,7 @@ def before(
 
 
 def after(spec: LayerSpec, x: Tensor, attended: Tensor, *weights: Tensor) -> Tensor:
-    """The rest of a layer behind attention ``[rows, heads * head_dim]``: its projection and the MLP, into ``x``."""
+    """The rest of a layer after attention ``[rows, heads * head_dim]``: its projection and the MLP, into ``x``."""
     w = dict(zip(spec.names[spec.split :], weights, strict=True))
     hidden = x + F.linear(attended, w["out"], w.get("out_bias"))
     gate, up = F.linear(rms_norm(hidden, w["norm2"], spec.eps), w["gate_up"], w.get("gate_up_bias")).chunk(2, dim=-1)

@@ -20,7 +20,7 @@ class Proposal(NamedTuple):
 
 
 class Rows:
-    """Prompts with what was written behind them.
+    """Prompts with what was written after them.
 
     Logits processors and stopping criteria see one row at a time, with the tokens that it would have in a plain run.
 
@@ -54,7 +54,7 @@ class Rows:
         return torch.stack([self._ids[row][-1] for row in self.running])
 
     def scores(self, row: int, behind: list[int], logits: Tensor) -> Tensor:
-        """Processed logits ``[vocabulary]`` float32 of the token behind a row and some drafted tokens."""
+        """Processed logits ``[vocabulary]`` float32 of the token after a row and some drafted tokens."""
         if not self.processors:
             return logits.float()
         raw = logits.to(torch.float32, copy=True)[None]  # processors may write into it
