@@ -15,7 +15,7 @@ EVIDENCE := $(VENV)/evidence
 PEERS := $(VENV)/peers
 PLUGINS := $(wildcard plugins/depthsched-*)
 
-.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless evidence-premise evidence-pooled evidence-gallery evidence-signal clean
+.PHONY: demo test setup browser lint types unit oldest docs evidence evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless evidence-premise evidence-pooled evidence-copying evidence-gallery evidence-signal clean
 
 demo: setup
 	$(BIN)/depthsched demo
@@ -66,7 +66,7 @@ docs: setup
 
 # What the pages of results say; `python -m benchmarks NAME --help` tells how long each takes. What they run is listed
 # in benchmarks/evidence.py.
-evidence: evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless evidence-premise evidence-pooled evidence-gallery evidence-signal
+evidence: evidence-speed evidence-quality evidence-tasks evidence-peers evidence-lossless evidence-premise evidence-pooled evidence-copying evidence-gallery evidence-signal
 
 evidence-speed: setup
 	$(BIN)/python -m benchmarks speed
@@ -92,6 +92,10 @@ evidence-premise: setup
 # Whether plans are within one point of full depth on tasks that can tell.
 evidence-pooled: setup
 	$(BIN)/python -m benchmarks evidence-pooled --data $(DATA) --scratch $(EVIDENCE)
+
+# What plans do to a task that full depth solves, and which layers it needs.
+evidence-copying: setup
+	$(BIN)/python -m benchmarks evidence-copying --data $(DATA) --scratch $(EVIDENCE)
 
 # Every schedule and order at equal bytes.
 evidence-gallery: setup

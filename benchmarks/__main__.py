@@ -16,6 +16,7 @@ from depthsched.errors import DepthschedError
 from . import evidence
 from .adaptive import adaptive
 from .batching import batching
+from .blocks import blocks
 from .cold import cold
 from .first import first
 from .gallery import gallery_page
@@ -58,7 +59,7 @@ def _printed(experiment: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 for function in (
     memory, cold, first, long, batching, study, paired, prompts, lossless, renewal, adaptive, peeking, signal, predict,
-    offload, studio, gallery_page,
+    offload, studio, gallery_page, blocks,
 ):  # fmt: skip
     app.command()(_printed(function))
 app.add_typer(peers.app, name="peers")
@@ -69,7 +70,7 @@ def pages(
     name: Annotated[
         str,
         typer.Argument(
-            help="speed, quality, tasks, pooled, signal, premise, peers, lossless, predict or offload; all if left out."
+            help="speed, quality, tasks, pooled, copying, signal, premise, peers, lossless, predict, offload; or all."
         ),
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Only compare; leave with 1 if a page is stale.")] = False,
@@ -128,6 +129,12 @@ def evidence_premise(data: DataOption, scratch: ScratchOption = SCRATCH) -> None
 def evidence_pooled(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
     """Measure what docs/results/pooled.md says; about an hour. What is done stays done."""
     _run(evidence.pooled(data, scratch))
+
+
+@app.command(name="evidence-copying")
+def evidence_copying(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
+    """Measure what docs/results/copying.md says; about an hour."""
+    _run(evidence.copying(data, scratch))
 
 
 @app.command(name="evidence-gallery")

@@ -12,10 +12,12 @@ from shlex import quote
 
 from depthsched.errors import ModelError
 
-SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREMISE, SIGNAL, PREDICT, OFFLOAD, POOLED = (
+SPEED, QUALITY, TASKS, PEERS, LOSSLESS, PREMISE, SIGNAL, PREDICT, OFFLOAD, POOLED, COPYING = (
     Path("docs/results", name)
-    for name in ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload", "pooled")
-)
+    for name in (
+        "data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload", "pooled", "copying",
+    )
+)  # fmt: skip
 GALLERY = Path(__file__).with_name("gallery.yaml").relative_to(Path(__file__).parents[1])
 BENCH = "depthsched bench --json --backends compiled --baseline none"
 BBH = "sports_understanding date_understanding navigate penguins_in_a_table reasoning_about_colored_objects"
@@ -191,6 +193,25 @@ def pooled(data: Path, scratch: Path) -> Iterator[str]:
     )
     yield f"{BENCH} --weights native --tokens 96 --repeats 15 {which} > {POOLED}/speed.json"
     yield "benchmarks pages pooled"
+
+
+def copying(data: Path, scratch: Path) -> Iterator[str]:
+    """For the page on copying, with the profiles ``smollm2`` and ``smollm2-copying``."""
+    kept = quote(str(scratch))
+    yield f"benchmarks prompts {quote(str(data))} {kept}"
+    task = f"depthsched eval --json --data {kept}/rest --tasks niah_single_1 --needle-tokens 256 -n 24 --batch 16"
+    single = quote(";".join(f"constant:depth=29@list:layers={layer}" for layer in range(1, 29)))
+    yield f"{task} --limit 48 --plans {single} > {COPYING}/layers.json"
+    orders = ("middle-out", "strided", "early-exit", "ranked:bridges=false")
+    others = quote(";".join(f"constant:depth={depth}@{order}" for depth in (26, 22) for order in orders))
+    yield f"{task} --limit 100 --profile smollm2 --plans {others} > {COPYING}/orders.json"
+    yield f"benchmarks blocks --prompts {kept}/copying.jsonl --data {kept}/rest > {COPYING}/blocks.json"
+    plans = [f"constant:depth={depth}" for depth in (29, 26, 24, 22, 20)]
+    plans += ["d3:alpha=0.998", "d3:alpha=0.9951", "optimal:budget=1.1", "optimal:budget=1.25"]
+    for name, profile in (("smollm2", "smollm2"), ("copying", "smollm2-copying")):
+        which = f"--profile {profile} --plans {quote(';'.join(plans))} --pool niah_single_1"
+        yield f"{task} --limit 500 {which} --out {kept}/needles > {COPYING}/{name}.json"
+    yield "benchmarks pages copying"
 
 
 def gallery(data: Path, scratch: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 from depthsched.errors import SettingsError
 from depthsched.score import read_prompts
 
+from .copying import copying
+
 TEST, FIT, GSM8K = 4, 12, 160
 IFEVAL_FIT, IFEVAL_TEST, XQUAD_TEST = 150, 48, 48
+SMOLLM2, COPYING = 128, 64
 
 
 def prompts(data: Path, out: Path) -> dict[str, int]:
@@ -20,6 +24,7 @@ def prompts(data: Path, out: Path) -> dict[str, int]:
     bbh-test.jsonl has the first 4 prompts of the second half of every task in DATA/bbh, ifeval-test.jsonl 48 rows of
     DATA/ifeval after the first 150, xquad-test.jsonl 48 questions of DATA/xquad with their texts. mixed.jsonl has 160
     training questions of DATA/gsm8k, 12 prompts of the first half of every BBH task, and the first 150 rows of IFEval.
+    copying.jsonl has 128 of these, drawn at random (those of the profile smollm2), and 64 lists to copy a number from.
     OUT/rest is a folder for ``eval --data`` without these: IFEval after its first 150 rows, the second half of every
     BBH task, all of XQuAD.
     """
@@ -31,8 +36,11 @@ def prompts(data: Path, out: Path) -> dict[str, int]:
     ifeval = [p.text for p in read_prompts(_only(data / "ifeval"))]
     out.mkdir(parents=True, exist_ok=True)
     fit = gsm8k + [text for first, _ in halves for text in first[:FIT]] + ifeval[:IFEVAL_FIT]
+    drawn = list(fit)
+    random.Random(0).shuffle(drawn)
     files = {
         "mixed": fit,
+        "copying": drawn[:SMOLLM2] + copying(COPYING),
         "bbh-test": [text for _, second in halves for text in second[:TEST]],
         "ifeval-test": ifeval[IFEVAL_FIT : IFEVAL_FIT + IFEVAL_TEST],
         "xquad-test": _xquad(_only(data / "xquad"))[:XQUAD_TEST],

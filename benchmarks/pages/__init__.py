@@ -10,6 +10,7 @@ from depthsched.errors import SettingsError
 from ..process import ROOT
 from . import (
     adaptive,
+    copying,
     found,
     found_scores,
     lossless,
@@ -72,6 +73,11 @@ PAGES: dict[str, dict[Path, Tables]] = {
     },
     "pooled": {
         RESULTS / "pooled.md": _page(lambda: pooled.sentences(RESULTS / "pooled"), pooled.tables(RESULTS / "pooled"))
+    },
+    "copying": {
+        RESULTS / "copying.md": _page(
+            lambda: copying.sentences(RESULTS / "copying"), copying.tables(RESULTS / "copying")
+        )
     },
     "signal": {
         RESULTS / "signal.md": _page(lambda: found_scores.signal(RESULTS / "signal"), signal.tables(RESULTS / "signal"))

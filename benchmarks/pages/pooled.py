@@ -1,8 +1,7 @@
 """The tables of the page on pooled differences.
 
 ``scores.json`` is what ``depthsched eval --pool`` printed, ``speed.json`` what ``depthsched bench`` printed of the same
-plans. ``needles.json`` and ``needles-copying.json`` are the same plans on a task that full depth solves, with the
-profile ``smollm2`` and with one that was fitted on prompts to copy from too.
+plans.
 """
 
 from __future__ import annotations
@@ -14,22 +13,14 @@ from .found import nothing_yet
 from .markdown import Cell, Row, once_measured, read, spread, table, versions
 
 COMMAND = "make evidence-pooled DATA=..."
-NEEDLES = {"`smollm2`": "needles.json", "with copying": "needles-copying.json"}
 
 
 def tables(folder: Path) -> dict[str, Callable[[], str]]:
     """Every plan on the pool, and on each task; one line while nothing was measured."""
     scores, speed = folder / "scores.json", folder / "speed.json"
-    makers = {
-        "setting": lambda: _setting(read(scores)),
-        "pool": lambda: _pool(read(scores), read(speed)),
-        "by-task": lambda: _tasks(read(scores)),
-    }
-    needles = {profile: folder / name for profile, name in NEEDLES.items()}
-    found = {"needles": lambda: _needles({profile: read(path) for profile, path in needles.items()})}
-    return once_measured(scores.is_file() and speed.is_file(), COMMAND, makers) | once_measured(
-        all(path.is_file() for path in needles.values()), COMMAND, found
-    )
+    makers = {"setting": lambda: _setting(read(scores)), "pool": lambda: _pool(read(scores), read(speed)),
+              "by-task": lambda: _tasks(read(scores))}  # fmt: skip
+    return once_measured(scores.is_file() and speed.is_file(), COMMAND, makers)
 
 
 def sentences(folder: Path) -> str:
@@ -88,25 +79,6 @@ def _tasks(found: Row) -> str:
         ">bytes saved": "{bytes_speedup:.2f}x",
     }
     return table(columns, _pooled_rows(found))
-
-
-def _needles(found: dict[str, Row]) -> str:
-    rows = [
-        {**row, "profile": profile, "saved": _bytes(one, row["plan"])[0], "plan": row["plan"].partition("+profile=")[0]}
-        for profile, one in found.items()
-        for row in one["pooled"]
-    ]
-    first = next(iter(found.values()))
-    columns: dict[str, Cell] = {
-        "plan": "`{plan}`",
-        "profile": "{profile}",
-        ">bytes saved": "{saved:.2f}x",
-        ">needles found": lambda row: f"{100 * row['score']:.1f}",
-        ">less full depth": lambda row: _points(row, "diff", "low", "high"),
-        "within 1 point": lambda row: row["decision"],
-    }
-    head = f"Full depth scores {100 * rows[0]['full']:.1f}. {rows[0]['n']} items. `{first['context']['command']}`\n\n"
-    return head + table(columns, sorted(rows, key=lambda row: (row["plan"], row["profile"])))
 
 
 def _pooled_rows(found: Row) -> Iterator[Row]:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from .errors import SettingsError
 from .hookspecs import hookimpl
 from .ranker import LayerRanker
+from .settings import setting
 
 if TYPE_CHECKING:
     from .calibrate.study import Study
@@ -19,12 +21,23 @@ class Block(LayerRanker):
 
     Every place of a block of a third of the layers is screened by the share of its change that a bridge, fitted on
     some prompts, cannot explain on others; the best three are judged by KL with their bridges.
+
+    Attributes
+    ----------
+    start : int
+        The block's first layer; 0: searched.
     """
+
+    start: int = setting(0, low=0, high=10**6, help="first layer of the block; 0: searched")
 
     def rank(self, study: Study) -> Sequence[int]:
         from .calibrate.rank import choose_block, grow_block
 
-        start, study.evidence["blocks"] = choose_block(study)
+        if self.start and self.start not in study.droppable:
+            raise SettingsError(f"{self.spec()}: a block starts in 1 to {study.num_layers - 2}")
+        start = self.start
+        if not start:
+            start, study.evidence["blocks"] = choose_block(study)
         return grow_block(start, study.drops, study.num_layers)
 
 

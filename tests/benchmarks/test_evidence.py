@@ -28,6 +28,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         *evidence.lossless(DATA, SCRATCH),
         *evidence.premise(DATA, SCRATCH),
         *evidence.pooled(DATA, SCRATCH),
+        *evidence.copying(DATA, SCRATCH),
         *evidence.gallery(DATA, SCRATCH),
         *evidence.signal(DATA),
     ]
@@ -51,15 +52,15 @@ def test_every_line_is_a_command_that_parses(lines: list[str]) -> None:
     assert {name for module, name in seen if module == "benchmarks"} == {
         "memory", "cold", "first", "long", "batching", "study", "paired", "prompts", "pages", "peers", "lossless",
         "renewal", "adaptive", "peeking", "signal", "predict", "offload",
-        "gallery-page",
+        "gallery-page", "blocks",
     }  # fmt: skip
 
 
 def test_together_they_measure_every_file_that_is_kept(lines: list[str]) -> None:
     targets = [target for _, target in map(evidence.split, lines) if target]
     assert len(set(targets)) == len(targets)
-    folders = ("data", "quality", "tasks", "peers", "lossless", "premise", "signal", "predict", "offload", "pooled")
-    kept = {path.relative_to(ROOT) for name in folders for path in (ROOT / "docs/results" / name).rglob("*.json")}
+    folders = {target.parent for target in targets}
+    kept = {path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.json")}
     missing = set(targets) - kept  # the pages of these say so while they are not measured
     assert {path for path in missing if path.parent not in (evidence.LOSSLESS, evidence.PREMISE)} <= {
         evidence.PEERS / "smollm2.json",

@@ -14,7 +14,7 @@ import pytest
 import depthsched as ds
 from benchmarks.common import beside
 from benchmarks.pages import adaptive, found_scores, lossless, offload, predict, renewal, speed
-from benchmarks.prompts import FIT, GSM8K, IFEVAL_FIT, TEST
+from benchmarks.prompts import COPYING, FIT, GSM8K, IFEVAL_FIT, SMOLLM2, TEST
 
 from ..commands import Result
 from ..tiny import LAYERS
@@ -227,7 +227,7 @@ def test_prompts_to_calibrate_on_are_not_those_to_measure_on(run: Run, tmp_path:
     write("ifeval/some.jsonl", [{"prompt": f"do {i}"} for i in range(IFEVAL_FIT + 20)])
     write("xquad/some.jsonl", [{"context": f"text {i // 3}", "question": f"why {i}"} for i in range(30)])
     counts = {"mixed": GSM8K + 2 * FIT + IFEVAL_FIT, "bbh-test": 2 * TEST, "ifeval-test": 20, "xquad-test": 10}
-    assert run("prompts", tmp_path, tmp_path / "out").json() == counts
+    assert run("prompts", tmp_path, tmp_path / "out").json() == {**counts, "copying": SMOLLM2 + COPYING}
     found = {
         name: [json.loads(line)["prompt"] for line in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
         for name in counts

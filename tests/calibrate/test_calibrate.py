@@ -159,6 +159,18 @@ def test_any_ranker_competes_and_is_asked_once(
     assert list(made.drop_order) == made.evidence["orders"][chosen]["drop_order"]
 
 
+def test_a_block_can_be_given_its_place(samples: list[Sample], tmp_path: Path) -> None:
+    model = tiny("llama", "sdpa")
+    options = Options(min_depth=5, orders=("block:start=3",), corrections=0)
+    made = calibrate(model, "tiny", samples, tmp_path / "there", options=options)
+    assert made.drop_order == (3, 4, 5)
+    assert "blocks" not in made.evidence
+    for start in (LAYERS - 1, LAYERS):
+        wrong = Options(min_depth=5, orders=(f"block:start={start}",), corrections=0)
+        with pytest.raises(SettingsError, match=f"block:start={start}: a block starts in 1 to {LAYERS - 2}"):
+            calibrate(model, "tiny", samples, tmp_path / str(start), options=wrong)
+
+
 @pytest.mark.parametrize("help", [True, False])
 def test_corrections_are_kept_where_they_lower_kl(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, help: bool
