@@ -185,7 +185,8 @@ def pooled(data: Path, scratch: Path) -> Iterator[str]:
     kept = quote(str(scratch))
     yield f"benchmarks prompts {quote(str(data))} {kept}"
     plans = [f"constant:depth={depth}" for depth in (26, 24, 22, 20)]
-    plans += ["d3:alpha=0.998", "d3:alpha=0.9951", "optimal:budget=1.1", "optimal:budget=1.25"]
+    plans += [f"d3:alpha={alpha}" for alpha in ("0.998", "0.99673", "0.9951", "0.9902")]  # the same mean depths
+    plans += [f"optimal:budget={budget}" for budget in (1.1, 1.17, 1.25, 1.34)]
     which = f"--profile smollm2 --plans {quote(';'.join(plans))}"
     yield (
         f"depthsched eval --json --data {kept}/rest --tasks ifeval,xquad_en -n 128 --batch 16 {which} --pool all"
@@ -211,6 +212,13 @@ def copying(data: Path, scratch: Path) -> Iterator[str]:
     for name, profile in (("smollm2", "smollm2"), ("copying", "smollm2-copying")):
         which = f"--profile {profile} --plans {quote(';'.join(plans))} --pool niah_single_1"
         yield f"{task} --limit 500 {which} --out {kept}/needles > {COPYING}/{name}.json"
+    both = quote(
+        ";".join(f"constant:depth={d}+profile={p}" for d in (26, 24, 22, 20) for p in ("smollm2", "smollm2-copying"))
+    )
+    sets = {name: f"{kept}/{name}-test.jsonl" for name in ("bbh", "ifeval", "xquad")}
+    for name, prompts in {"gsm8k": quote(str(data / "gsm8k" / "test-500.jsonl")), **sets}.items():
+        scored = f"--prompts {prompts} --limit 48 --plans {both}"
+        yield f"depthsched score --json {scored} > {COPYING}/score-{name}.json"
     yield "benchmarks pages copying"
 
 

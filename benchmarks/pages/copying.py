@@ -16,7 +16,13 @@ from .markdown import Cell, Row, once_measured, read, table, versions
 
 COMMAND = "make evidence-copying DATA=..."
 PROFILES = {"smollm2": "smollm2.json", "smollm2-copying": "copying.json"}
-FILES = ("layers.json", "orders.json", "blocks.json", *PROFILES.values())
+SETS = {
+    "GSM8K": "score-gsm8k.json",
+    "BBH": "score-bbh.json",
+    "IFEval": "score-ifeval.json",
+    "XQuAD": "score-xquad.json",
+}
+FILES = ("layers.json", "orders.json", "blocks.json", *SETS.values(), *PROFILES.values())
 
 
 def tables(folder: Path) -> dict[str, Callable[[], str]]:
@@ -25,6 +31,7 @@ def tables(folder: Path) -> dict[str, Callable[[], str]]:
     makers = {
         "setting": lambda: _setting(read(folder / "smollm2.json")),
         "plans": lambda: _plans({profile: read(path) for profile, path in plans.items()}),
+        "others": lambda: _others({name: read(folder / file) for name, file in SETS.items()}),
         "orders": lambda: _orders(read(folder / "orders.json")),
         "layers": lambda: _layers(read(folder / "layers.json")),
         "blocks": lambda: _blocks(read(folder / "blocks.json")),
@@ -77,6 +84,17 @@ def _plans(found: dict[str, Row]) -> str:
         "within 1 point": lambda row: row["decision"],
     }
     return table(columns, rows)
+
+
+def _others(found: dict[str, Row]) -> str:
+    rows: dict[tuple[str, str], Row] = {}
+    for name, scores in found.items():
+        for row in scores["rows"]:
+            cells = rows.setdefault((row["schedule"], row["profile"]), {"saved": row["bytes_speedup"]})
+            cells[name] = f"{row['kl']:.3f}, {row['agreement']:.3f}"
+    columns: dict[str, Cell] = {"plan": "`{plan}`", "profile": "`{profile}`", ">bytes saved": "{saved:.2f}x"}
+    columns |= {f">{name}: KL, agreement": f"{{{name}}}" for name in found}
+    return table(columns, [{"plan": plan, "profile": profile, **cells} for (plan, profile), cells in rows.items()])
 
 
 def _orders(found: Row) -> str:

@@ -67,7 +67,7 @@ def test_the_page_counts_what_was_decided(tmp_path: Path) -> None:
     write("smollm2.json", row("constant:depth=29", "yes", 1.0, 1.01), row("constant:depth=20", "no", 0.3, 1.29))
     assert page.sentences(tmp_path).startswith("There are no results yet")
     write("copying.json", row("constant:depth=29+profile=x", "yes", 1.0, 1.01))
-    for name in ("layers.json", "orders.json", "blocks.json"):
+    for name in ("layers.json", "orders.json", "blocks.json", *page.SETS.values()):
         (tmp_path / name).write_text('{"rows": []}')
     said = page.sentences(tmp_path)
     assert "With the profile `smollm2`, 1 of 2 plans are shown" in said

@@ -1,4 +1,4 @@
-"""The profile is small, whole and found by its name; it fits the embedded model and no other."""
+"""The profiles are small, whole and found by their names; they fit the embedded model and no other."""
 
 from pathlib import Path
 
@@ -12,29 +12,31 @@ from depthsched.errors import ProfileError
 from depthsched.plugins import registry
 from depthsched.profiles import find_profile
 
-FOLDER = Path(depthsched_profile_smollm2.__file__).parent / "data"
+ROOT = Path(depthsched_profile_smollm2.__file__).parent
+FOLDERS = depthsched_profile_smollm2.FOLDERS
 
 
-@pytest.fixture
-def named(monkeypatch: pytest.MonkeyPatch) -> ds.Profile:
-    """The profile by its name, whether or not the plug-in is installed."""
-    if "smollm2" not in registry().profiles:
+@pytest.fixture(params=FOLDERS)
+def named(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ds.Profile:
+    """A profile by its name, whether or not the plug-in is installed."""
+    if request.param not in registry().profiles:
         found: dict[str, Path] = {}
         depthsched_profile_smollm2.register_profiles(found.__setitem__)
         from depthsched.plugins import BUILTIN, Entry, Origin
 
-        monkeypatch.setitem(registry().profiles, "smollm2", Entry(found["smollm2"], Origin(BUILTIN, "")))
-    return find_profile("smollm2")
+        monkeypatch.setitem(registry().profiles, request.param, Entry(found[request.param], Origin(BUILTIN, "")))
+    return find_profile(request.param)
 
 
-def test_the_files_are_these_two_and_at_most_12_mb() -> None:
-    sizes = {file.name: file.stat().st_size for file in FOLDER.iterdir()}
+@pytest.mark.parametrize("folder", FOLDERS.values())
+def test_the_files_are_these_two_and_at_most_12_mb(folder: str) -> None:
+    sizes = {file.name: file.stat().st_size for file in (ROOT / folder).iterdir()}
     assert sorted(sizes) == ["bridges.safetensors", "profile.json"]
     assert sum(sizes.values()) <= 12e6
 
 
 def test_it_loads_under_its_name(named: ds.Profile) -> None:
-    assert (named.place, named.folder, named.num_layers) == ("smollm2", FOLDER, 30)
+    assert (named.folder, named.num_layers) == (ROOT / FOLDERS[named.place], 30)
     bridges = named.bridges(named.depths)
     assert tuple(bridges) == named.depths != ()
     assert all(torch.isfinite(bridge.weight).all() for row in bridges.values() for bridge in row.values())
@@ -45,9 +47,9 @@ def test_it_fits_the_embedded_model_and_stands_in_for_layers(named: ds.Profile) 
     model, tokenizer = ds.load_model("smollm2")
     inputs = tokenizer("Why is the sky blue?", return_tensors="pt")
     run = ds.generate(
-        model, inputs, f"constant:depth={named.depths[0]}", profile="smollm2", max_new_tokens=4, do_sample=False
+        model, inputs, f"constant:depth={named.depths[0]}", profile=named.place, max_new_tokens=4, do_sample=False
     )
-    assert run.to_json()["profile"] == "smollm2"
+    assert run.to_json()["profile"] == named.place
     assert run.trace.decode_depths == [named.depths[0]] * (run.tokens.shape[1] - 1)
 
 
@@ -60,5 +62,7 @@ def test_another_model_is_refused_with_the_reason(named: ds.Profile) -> None:
         )
     )  # fmt: skip
     inputs = {"input_ids": torch.tensor([[1, 2, 3]])}
-    with pytest.raises(ProfileError, match=r"the profile in smollm2 is for model .*, whose configuration differs"):
+    with pytest.raises(
+        ProfileError, match=rf"the profile in {named.place} is for model .*, whose configuration differs"
+    ):
         ds.generate(other, inputs, f"constant:depth={named.depths[0]}", profile=named, max_new_tokens=4)
