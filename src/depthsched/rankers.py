@@ -56,8 +56,20 @@ class Ranked(LayerRanker):
         return rank_greedily(study)
 
 
+@dataclass(frozen=True)
+class Listed(LayerRanker):
+    """An order of your own, to fit bridges for: ``list:layers=11+12+5+6``, first dropped first."""
+
+    name: ClassVar[str] = "list"
+
+    layers: tuple[int, ...] = setting(low=1, high=10**6, help="layers joined by +, first dropped first")
+
+    def rank(self, study: Study) -> Sequence[int]:
+        return self.layers
+
+
 @hookimpl
 def register_rankers(register: Callable[[type[LayerRanker]], None]) -> None:
     """Offer the built-in rankers."""
-    for ranker in (Block, Ranked):
+    for ranker in (Block, Ranked, Listed):
         register(ranker)

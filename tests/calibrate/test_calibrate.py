@@ -171,6 +171,17 @@ def test_a_block_can_be_given_its_place(samples: list[Sample], tmp_path: Path) -
             calibrate(model, "tiny", samples, tmp_path / str(start), options=wrong)
 
 
+def test_an_order_of_ones_own_gets_bridges(samples: list[Sample], tmp_path: Path) -> None:
+    model = tiny("llama", "sdpa")
+    made = calibrate(model, "tiny", samples, tmp_path, options=Options(5, ("list:layers=5+2+3+4",), corrections=0))
+    assert made.drop_order == (5, 2, 3)
+    assert [list(row) for _, row in sorted(made.bridges(made.depths).items())] == [[2, 5], [2, 5], [5]]
+    for layers, problem in ((f"1+{LAYERS - 1}+2", f"layer {LAYERS - 1}, expected 1 to"), ("3+2", "returned 2 layers")):
+        wrong = Options(5, (f"list:layers={layers}",), corrections=0)
+        with pytest.raises(SettingsError, match=problem):
+            calibrate(model, "tiny", samples, tmp_path / layers, options=wrong)
+
+
 @pytest.mark.parametrize("help", [True, False])
 def test_corrections_are_kept_where_they_lower_kl(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, help: bool
