@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .found import nothing_yet
 from .markdown import Cell, Row, once_measured, read, table, versions
@@ -87,7 +88,7 @@ def _plans(found: dict[str, Row]) -> str:
 
 
 def _others(found: dict[str, Row]) -> str:
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for name, scores in found.items():
         for row in scores["rows"]:
             cells = rows.setdefault((row["schedule"], row["profile"]), {"saved": row["bytes_speedup"]})
