@@ -49,10 +49,10 @@ def sentences(folder: Path) -> str:
         found = read(folder / name)
         decided = [row["decision"] for row in found["pooled"]]
         yes = [row for row in found["pooled"] if row["decision"] == "yes"]
-        most = max((saved(found, row["plan"]) for row in yes), default=1.0)
+        most = f", up to {max(saved(found, row['plan']) for row in yes):.2f}x of the bytes" if yes else ""
         said.append(
             f"With the profile `{profile}`, {decided.count('yes')} of {len(decided)} plans are shown to find as many "
-            f"needles as full depth within one point, up to {most:.2f}x of the bytes, and {decided.count('no')} are "
+            f"needles as full depth within one point{most}, and {decided.count('no')} are "
             "shown not to."
         )
     first = read(folder / "smollm2.json")["pooled"][0]
