@@ -127,7 +127,7 @@ def evidence_premise(data: DataOption, scratch: ScratchOption = SCRATCH) -> None
 
 @app.command(name="evidence-pooled")
 def evidence_pooled(data: DataOption, scratch: ScratchOption = SCRATCH) -> None:
-    """Measure what docs/results/pooled.md says; about an hour. What is done stays done."""
+    """Measure what docs/results/pooled.md says; one to two hours. What is done stays done."""
     _run(evidence.pooled(data, scratch))
 
 

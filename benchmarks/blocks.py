@@ -16,6 +16,7 @@ from depthsched.calibrate.corpus import Corpus
 from depthsched.calibrate.fit import fit_keep_set
 from depthsched.calibrate.judge import judge_constant
 from depthsched.environment import versions
+from depthsched.errors import SettingsError
 from depthsched.evaluate.evaluation import Evaluation
 from depthsched.evaluate.options import EvalOptions
 from depthsched.fingerprint import ModelIdentity
@@ -41,8 +42,10 @@ def blocks(
     loaded, tokenizer = ds.load_model(model, dtype="float32", device="cpu")
     rows = read_prompts(prompts)
     kinds = [_answers(loaded, tokenizer, some) for some in (rows[: EACH[0]], rows[SMOLLM2:][: EACH[1]])]
-    adapter, options = adapter_for(loaded), EvalOptions(model, ("niah_single_1",), str(data), limit, 24, batch=16,
-                                                        needle_tokens=needle_tokens)  # fmt: skip
+    if any(len(some) <= held for some, held in zip(kinds, HELD, strict=True)):
+        raise SettingsError(f"{prompts} has too few prompts of a kind: give copying.jsonl of `benchmarks prompts`")
+    adapter = adapter_for(loaded)
+    options = EvalOptions(model, ("niah_single_1",), str(data), limit, 24, batch=16, needle_tokens=needle_tokens)
     with tempfile.TemporaryDirectory() as scratch:
         study = _Blocks(adapter, kinds, Path(scratch), ModelIdentity.of(loaded, model), Evaluation(options))
         last = adapter.num_layers - 1

@@ -14,6 +14,7 @@ from typing import Any
 
 from .found import nothing_yet
 from .markdown import Cell, Row, once_measured, read, table, versions
+from .pooled import points
 
 COMMAND = "make evidence-copying DATA=..."
 PROFILES = {"smollm2": "smollm2.json", "smollm2-copying": "copying.json"}
@@ -79,9 +80,7 @@ def _plans(found: dict[str, Row]) -> str:
         "profile": "`{profile}`",
         ">bytes saved": "{saved:.2f}x",
         ">needles found": lambda row: f"{100 * row['score']:.1f}",
-        ">less full depth": lambda row: "{:+.1f} ({:+.1f} to {:+.1f})".format(
-            *(100 * row[name] for name in ("diff", "low", "high"))
-        ),
+        ">less full depth": lambda row: points(row, "diff", "low", "high"),
         "within 1 point": lambda row: row["decision"],
     }
     return table(columns, rows)

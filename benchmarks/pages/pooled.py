@@ -52,7 +52,7 @@ def _pool(found: Row, speed: Row) -> str:
         ">bytes saved": lambda row: "–".join(dict.fromkeys(f"{value:.2f}" for value in row["bytes"])) + "x",
         ">on the clock": lambda row: row["clock"],
         ">score": lambda row: f"{100 * row['score']:.1f}",
-        ">less full depth": lambda row: _points(row, "diff", "low", "high"),
+        ">less full depth": lambda row: points(row, "diff", "low", "high"),
         "within 1 point": lambda row: row["decision"],
         ">items for an answer": lambda row: f"{row['needs']:,}".replace(",", " ") if row["needs"] else "",
     }
@@ -75,7 +75,7 @@ def _tasks(found: Row) -> str:
         "plan": "`{plan}`",
         ">items": "{n}",
         ">score": lambda row: f"{100 * row['score']:.1f}",
-        ">less full depth": lambda row: _points(row, "diff", "low", "high"),
+        ">less full depth": lambda row: points(row, "diff", "low", "high"),
         ">bytes saved": "{bytes_speedup:.2f}x",
     }
     return table(columns, _pooled_rows(found))
@@ -89,6 +89,7 @@ def _pooled_rows(found: Row) -> Iterator[Row]:
         )
 
 
-def _points(row: Row, *names: str) -> str:
+def points(row: Row, *names: str) -> str:
+    """A difference and its interval, in points."""
     diff, low, high = (100 * row[name] for name in names)
     return f"{diff:+.1f} ({low:+.1f} to {high:+.1f})"

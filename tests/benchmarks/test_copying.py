@@ -52,6 +52,10 @@ def test_every_block_is_judged_on_both_kinds_and_on_needles(
         assert 0 <= row["needles"] <= 1
         assert row["mixed"]["kl"] != row["copying"]["kl"]
 
+    monkeypatch.setattr(blocks, "SMOLLM2", 16)
+    none = run("blocks", "--prompts", folder / "prompts.jsonl", "--data", tmp_path / "data", "--model", words[-1])
+    assert (none.code, "too few prompts of a kind" in none.err) == (2, True)
+
 
 def test_the_page_counts_what_was_decided(tmp_path: Path) -> None:
     def row(plan: str, decision: str, score: float, saved: float) -> tuple[dict[str, object], dict[str, object]]:
